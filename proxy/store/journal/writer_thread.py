@@ -264,7 +264,6 @@ class WriterThread:
         """Move the contents of a removed log into the file while it is still open, and start a new log."""
         self.checkpointer.close()
         if not self._file.empty_log():
-            self._begin_checkpoints()
             raise OSError("its write-ahead log was removed, and cannot be saved as long as another process reads it")
         self._file.reopen()
         self._begin_checkpoints()

@@ -6,16 +6,20 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from proxy import log
 from proxy.store.backlog import Backlog
 from proxy.store.deeds import Deed, WaitingDeeds
+from proxy.store.journal import file as file_module
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
+from proxy.store.query import JobQuery, Sort
 from proxy.store.record import Record
-from shared.errors import StoreUnavailableError
+from shared.errors import SettingsError, StoreUnavailableError
 from tests.support.records import a_record, finished
 from tests.support.waiting import eventually
 
@@ -44,6 +48,19 @@ def test_one_that_is_larger_than_all_may_be_is_given_up_alone() -> None:
 
     assert backlog.records() == others
     assert backlog.given_up == 1
+
+
+def test_the_oldest_are_those_of_which_nothing_new_came() -> None:
+    """One large record may take the place of several."""
+    backlog = Backlog(max_bytes=50_000)
+    records = [finished(callback=b"x" * 5_000) for _ in range(5)]
+    for record in [*records, replace(records[0], duplicates=1)]:
+        backlog.add(record, keep=True)
+
+    large = finished(callback=b"x" * 35_000)
+    backlog.add(large, keep=True)
+
+    assert list(backlog.records()) == [records[4].id, records[0].id, large.id]
 
 
 def test_what_need_not_be_kept_is_not() -> None:
@@ -119,7 +136,33 @@ async def test_a_row_that_cannot_be_read_is_told(path: Path) -> None:
 
     with pytest.raises(StoreUnavailableError, match="cannot be read"):
         await journal.by_id(record.id)
+    with pytest.raises(StoreUnavailableError, match="cannot be read"):
+        await journal.jobs(JobQuery(), sort=Sort.NEWEST, limit=1)
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot use '.*': the journal cannot be read: 'lost' is not"):
+        await journal.unfinished()
     await journal.put(a_record())
+    await journal.close()
+
+
+async def test_nothing_is_written_any_more_once_a_look_up_has_met_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else can still be read or written."""
+
+    def damaged(*_: object) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "find", damaged)
+        with pytest.raises(StoreUnavailableError):
+            await journal.by_id("f" * 32)
+    failures = journal.writer.failures
+    await eventually(lambda: journal.writer.failures > failures + 1)
+    assert "damaged" in journal.trouble
+    assert journal.writer.commits == 0
     await journal.close()
 
 
@@ -174,3 +217,49 @@ def test_what_is_kept_of_what_operators_did_is_the_newest_of_either_kind() -> No
         many.add(deed)
     assert (few.pending(), few.dropped) == ([*deeds[2:5], *deeds[17:]], 14)
     assert (many.pending(), many.dropped) == (deeds, 0)
+    few.clear()
+    assert (len(few), few.dropped) == (0, 0)
+
+
+async def test_how_many_entries_are_missing_at_the_end_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that could not be written, and those that were too many to wait for that."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "event", lambda _, what, **fields: lines.append({"what": what, **fields}))
+    journal = Journal(_Full(str(path)), ttl_s=3600)
+    for _ in range(2):
+        for number in range(700):
+            journal.enter(Deed(at=float(number), what="stop"))
+        await journal.deeds(1, None)
+    await journal.close()
+
+    assert [line["entries"] for line in lines if line["what"].startswith("the audit list lacks")] == [1_400]
+
+
+def test_the_newest_of_either_kind_are_kept_in_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is written twice is there once."""
+    monkeypatch.setattr(file_module, "KEPT", 5)
+    monkeypatch.setattr(file_module, "KEPT_MINOR", 3)
+    deeds = [Deed(at=float(number), what="log-in" if number % 2 else "stop") for number in range(20)]
+    with closing(JournalFile(str(path))) as file:
+        for begin in range(0, 20, 5):
+            file.enter(deeds[begin : begin + 5])
+            file.enter(deeds[begin : begin + 5])
+        kept = sorted([*deeds[10::2], *deeds[15::2]], key=lambda deed: -deed.at)
+        assert [deed.id for deed in file.deeds(50, None)] == [deed.id for deed in kept]
+
+
+async def test_what_there_was_no_memory_for_is_written_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like what there was no room for."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    journal, kept = Journal(JournalFile(str(path)), ttl_s=3600), finished()
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "write", no_memory)
+        with pytest.raises(StoreUnavailableError, match="cannot be written: MemoryError"):
+            await journal.put(kept, keep=True)
+    await eventually(lambda: not journal.trouble)
+    await journal.close()
+    with closing(JournalFile(str(path))) as file:
+        assert file.find("id", kept.id, 0) == kept

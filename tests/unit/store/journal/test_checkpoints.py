@@ -86,6 +86,7 @@ def checkpointer(file: JournalFile) -> Iterator[_Watched]:
     with closing(_Watched(file)) as checkpointer:
         checkpointer.make()
         eventually_blocking(lambda: checkpointer.done == 1)
+        assert checkpointer.made == [("RESTART", True)], "it is not known what is in the log"
         checkpointer.made.clear()
         yield checkpointer
 
@@ -116,6 +117,16 @@ def test_no_checkpoint_begins_beside_the_writer_while_the_log_could_be_started_a
     eventually_blocking(lambda: checkpointer.done == 3)
 
     assert [kind for kind, locked in checkpointer.made if not locked] == []
+
+
+def test_whoever_writes_to_the_file_at_the_moment_prevents_no_start(file: JournalFile, path: Path) -> None:
+    """Such as an operator's shell: that the file is locked does not mean that it can only be read."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with closing(Checkpointer(file)) as checkpointer:
+            other.execute("COMMIT")
+            checkpointer.make()
+            eventually_blocking(lambda: checkpointer.done)
 
 
 def test_a_checkpoint_that_there_is_no_memory_for_is_not_the_last(

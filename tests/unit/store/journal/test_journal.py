@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
 
+from proxy.store.journal import file as file_module
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
+from proxy.store.names import Called
 from shared.errors import SettingsError, StoreUnavailableError
 from shared.lifecycle import State
 from tests.support.records import a_record, finished
@@ -137,7 +140,7 @@ async def test_others_may_read_a_journal_that_is_written(journal: Journal, path:
 
 async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path: Path) -> None:
     """Waiting callers get an error; records to keep are written later, others are not."""
-    kept, given_up, before = finished(), a_record(), a_record()
+    kept, given_up, before = finished(labels={"account": "acme"}), a_record(), a_record()
     await journal.put(before)
 
     with full_disk(path):
@@ -147,6 +150,7 @@ async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path
         await eventually(lambda: journal.trouble)
         assert await journal.by_id(before.id) == before
         assert await journal.by_id(kept.id) == kept, "what waits to be written is known"
+        assert await journal.by_name(Called("acme")) == kept
     await eventually(lambda: not journal.trouble)
 
     assert journal.writer.backlog == 0
@@ -186,14 +190,18 @@ async def test_what_waits_for_room_is_written_at_the_end_if_there_is_room_by_the
         assert file.find("id", kept.id, 0) == kept
 
 
-async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path) -> None:
-    """An older record to keep does not replace a newer one."""
+@pytest.mark.parametrize("noted", [False, True])
+async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path, *, noted: bool) -> None:
+    """An older record to keep, or to write some time, does not replace a newer one."""
     await journal.put(a_record())
     older = a_record(state=State.WAITING)
     newer = replace(older, state=State.FINISHED, finished_at=time.time(), callback=b"{}")
 
     with full_disk(path):
-        journal.put(older, keep=True)
+        if noted:
+            journal.note(older)
+        else:
+            journal.put(older, keep=True)
         with pytest.raises(StoreUnavailableError):
             await journal.put(newer)
     await eventually(lambda: not journal.trouble)
@@ -201,12 +209,15 @@ async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path:
     assert await journal.by_id(older.id) == newer
 
 
-async def test_a_journal_that_was_removed_is_trouble(path: Path) -> None:
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+async def test_a_journal_that_was_removed_is_trouble(path: Path, *, replaced: bool) -> None:
     """Records in a deleted file would not be found again. When it is put back, the journal works again."""
     journal = Journal(JournalFile(str(path)), ttl_s=1)
     await journal.put(a_record())
     aside = path.with_suffix(".aside")
     path.rename(aside)
+    if replaced:
+        path.write_bytes(aside.read_bytes())
 
     await eventually(lambda: journal.trouble)
     assert "moved or removed" in journal.trouble
@@ -250,6 +261,39 @@ async def test_a_look_up_that_there_is_no_memory_for_fails_alone(
     with pytest.raises(StoreUnavailableError, match="cannot be read: MemoryError"):
         await found
     assert journal.writer.given_up == 0
+
+
+# --- what it finds ---------------------------------------------------------------------------------------------------
+
+
+async def test_each_job_is_found_by_its_name_whatever_part_it_is_in(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none that has expired, even if it is not deleted yet."""
+    monkeypatch.setattr(file_module, "SEARCHED", 3)
+    records = [finished(labels={"name": f"job {number}"}) for number in range(10)]
+    for record in [*records, finished(labels={"name": "expired"}, finished_at=time.time() - 7_200)]:
+        await journal.put(record)
+
+    assert [await journal.by_name(Called(f"job {number}")) for number in range(10)] == records
+    assert await journal.by_name(Called("expired")) is None
+
+
+def test_what_may_be_lost_matters_as_long_as_it_would_be_remembered(path: Path) -> None:
+    """And only to whoever asks for a job that ended before."""
+    with closing(JournalFile(str(path))) as file:
+        file.lost_before = time.time() - 100
+        for ttl_s, since, lost in ((3_600, 0.0, True), (3_600, time.time() - 50, False), (50, 0.0, False)):
+            journal = Mock(_file=file, _ttl_s=ttl_s)
+            assert Journal.may_have_lost(journal, since) is lost
+
+
+async def test_an_open_job_is_not_counted_any_more_once_it_has_ended(journal: Journal) -> None:
+    """The pause between batches grows with open jobs only, and their ids take memory."""
+    record = a_record()
+    await journal.put(record)
+    await journal.put(replace(record, state=State.FINISHED, finished_at=time.time(), callback=b"{}"))
+    assert not journal._open  # noqa: SLF001 - it cannot be seen from outside
 
 
 # --- how much it costs and takes -------------------------------------------------------------------------------------

@@ -245,9 +245,12 @@ def test_on_a_full_disk_it_is_opened_and_marked_in_the_room_of_the_reserve(
     assert full_disk(), "there is some for the next start"
 
 
-def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record) -> None:
-    """As on another machine."""
+@pytest.mark.parametrize("left", [None, b"", b"\xff\x00 1"], ids=["gone", "empty", "no text"])
+def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record, left: bytes | None) -> None:
+    """As on another machine, or a disk that lost it."""
     Path(f"{path}-mark").unlink()
+    if left is not None:
+        Path(f"{path}-mark").write_bytes(left)
     is_copy, (job,) = open_jobs(path)
     assert is_copy
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)

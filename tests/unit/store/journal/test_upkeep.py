@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,13 @@ import pytest
 
 from proxy import log
 from proxy.store.journal import upkeep
+from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.journal.place import Place
 from proxy.store.journal.reserve import Reserve
+from proxy.store.journal.upkeep import Upkeep
+from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
 from tests.support.records import a_record, finished
 from tests.support.waiting import eventually
@@ -44,8 +49,16 @@ def said(lines: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
 # --- a limit in bytes ------------------------------------------------------------------------------------------------
 
 
-async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Long before their time; open jobs stay, and so do the newest."""
+async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(
+    path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before their time, and once much was written; open jobs stay, and so do the newest."""
+    monkeypatch.setattr(upkeep, "_EVERY_S", math.inf)
+    monkeypatch.setattr(upkeep, "_TELL_S", math.inf)
+    monkeypatch.setattr(upkeep, "_SLICE_S", math.inf)
+    JournalFile(str(path)).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE probe SET times = 1 WHERE n = 3")  # the journal is old
     journal = Journal(JournalFile(str(path)), ttl_s=3600, max_bytes=_MIB)
     still_open, begun = a_record(), time.time() - 1000
     await journal.put(still_open)
@@ -55,13 +68,15 @@ async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(path: Path, l
 
     keeper = journal.writer.upkeep
     await eventually(lambda: keeper.evicted and keeper.evicted == 1000 - _finished_in(path))
+    assert _finished_in(path) * 4000 > _MIB // 2, "no more than necessary"
     await eventually(lambda: journal.writer.upkeep.size_bytes < 3 * _MIB)
     assert await journal.by_id(records[0].id) is None
     assert await journal.by_id(records[-1].id) == records[-1]
     assert await journal.by_id(still_open.id) == still_open
-    assert said(lines, "finished jobs were forgotten before RESULT_TTL")
+    assert len(said(lines, "finished jobs were forgotten before RESULT_TTL")) == 1, "it is not repeated all the time"
     newest = begun + keeper.evicted - 1
     assert journal.may_have_lost(newest - 1)
+    assert not journal.may_have_lost(newest + 1)
     await journal.close()
     with closing(JournalFile(str(path))) as file:
         assert newest <= file.lost_before, "the next process knows it too"
@@ -71,6 +86,32 @@ def _finished_in(path: Path) -> int:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
         count: int = reader.execute("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL").fetchone()[0]
         return count
+
+
+def test_a_journal_keeps_to_a_share_of_its_disk(
+    path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which includes what it takes already; others that fill the disk do not make it smaller."""
+    free_mib = 100
+    monkeypatch.setattr(Place, "free_bytes", property(lambda _: free_mib * _MIB))
+    with closing(JournalFile(str(path))) as file, closing(Checkpointer(file)) as checkpointer:
+        file.write([finished(callback=b"x" * 10 * _MIB)])
+        keeper = Upkeep(file, checkpointer, ttl_s=3600, max_bytes=40 * _MIB)
+        keeper.start()
+        room = file.place.size_bytes + file.place.log_bytes + 100 * _MIB
+        assert keeper.limit_bytes == room // 2 - 16 * _MIB
+        assert [line["limit_bytes"] for line in said(lines, "the disk has less room")] == [keeper.limit_bytes]
+        free_mib = 10
+        keeper.step()
+        assert keeper.limit_bytes == room // 2 - 16 * _MIB
+        free_mib = 1000
+        keeper.step()
+        assert keeper.limit_bytes == 40 * _MIB
+        small = Upkeep(file, checkpointer, ttl_s=3600, max_bytes=40 * _MIB)
+        free_mib = 10
+        small.step()
+        room = small.size_bytes + small.log_bytes + 10 * _MIB
+        assert small.limit_bytes == room // 4
 
 
 def test_to_forget_results_takes_little_of_the_log(path: Path) -> None:
@@ -110,6 +151,57 @@ async def test_before_the_disk_is_full_nothing_is_recorded_and_with_room_all_is_
         assert file.find("id", kept.id, 0) == kept
 
 
+class _FullDisk(JournalFile):
+    """On a disk that is full when a test says so."""
+
+    is_full = False
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write if there is room."""
+        self._check()
+        super().write(records)
+
+    def probe(self) -> None:
+        """Write if there is room."""
+        self._check()
+        super().probe()
+
+    def expire(self, finished_before: float, at_most: int) -> int:
+        """Delete if there is room."""
+        self._check()
+        return super().expire(finished_before, at_most)
+
+    def _check(self) -> None:
+        if self.is_full:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+
+async def test_the_reserve_is_taken_at_the_start_and_is_the_room_that_a_full_disk_has(path: Path) -> None:
+    """So is that of the log. When there is room again, the reserve is taken again."""
+    file = _FullDisk(str(path))
+    reserve, log_of_it, full_bytes = Path(f"{path}-reserve"), Path(f"{path}-wal"), Reserve(path).size_bytes
+    journal = Journal(file, ttl_s=3600)
+    await journal.put(finished())
+    await eventually(lambda: reserve.stat().st_size == full_bytes)
+    assert log_of_it.stat().st_size > 0
+
+    file.is_full = True
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await journal.put(a_record())
+    await eventually(lambda: reserve.stat().st_size < full_bytes)
+    await eventually(lambda: not log_of_it.stat().st_size)
+    failures = journal.writer.failures
+    await eventually(lambda: journal.writer.failures > failures + 1)
+    assert "full" in journal.trouble, "it is tried, though no record waits"
+
+    file.is_full = False
+    await eventually(lambda: not journal.trouble)
+    assert reserve.stat().st_size == full_bytes
+    await journal.close()
+
+
 def test_the_reserve_is_given_up_but_for_a_last_bit_and_taken_again(tmp_path: Path) -> None:
     """The rest is for a start on a disk that is still full."""
     reserve = Reserve(tmp_path / "jobs")
@@ -133,6 +225,22 @@ def test_the_reserve_is_given_up_but_for_a_last_bit_and_taken_again(tmp_path: Pa
     assert not reserve.give_up_last()
 
 
+def test_there_has_to_be_room_for_the_next_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the log only is still to be written to the file."""
+    with closing(JournalFile(str(path))) as file, closing(Checkpointer(file)) as checkpointer:
+        keeper = Upkeep(file, checkpointer, ttl_s=3600, max_bytes=1024 * _MIB)
+        file.write([finished(callback=b"x" * 20 * _MIB)])
+        monkeypatch.setattr(Place, "free_bytes", property(lambda _: 16 * _MIB))
+
+        with pytest.raises(OSError, match="the disk is full: 16 MiB are needed"):
+            keeper.check_room(1000)
+        checkpointer.close()
+        assert file.empty_log()
+        keeper.check_room(1000)
+        with pytest.raises(OSError, match="the disk is full"):
+            keeper.check_room(7 * _MIB)
+
+
 def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the missing size is known."""
     reserve = Reserve(tmp_path / "jobs")
@@ -144,6 +252,40 @@ def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monke
     monkeypatch.setattr(os, "statvfs", lambda _: nearly_full)
     assert not reserve.take()
     assert reserve.missing_bytes() == 2 * reserve.size_bytes - 10 * disk.f_frsize
+    monkeypatch.undo()
+    assert reserve.take()
+    monkeypatch.setattr(os, "fstatvfs", lambda _: nearly_full)
+    monkeypatch.setattr(os, "statvfs", lambda _: nearly_full)
+    again = Reserve(tmp_path / "jobs")
+    assert again.missing_bytes() == 0, "it is there already"
+    assert again.take()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_reserve_is_written_where_the_file_system_cannot_allocate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    """Such as some network file systems. If it is full after all, what was written is released."""
+
+    def allocate(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def write(fd: int, data: bytes, at: int) -> int:
+        if at > _MIB:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.truncate(fd, at + len(data))
+        return len(data)
+
+    reserve = Reserve(tmp_path / "jobs")
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    if is_full:
+        monkeypatch.setattr(os, "pwrite", write)
+
+    assert reserve.take() is not is_full
+
+    found = reserve.path.stat()
+    assert found.st_size == (0 if is_full else reserve.size_bytes)
+    assert found.st_blocks * 512 >= found.st_size
 
 
 def test_a_reserve_that_is_no_file_of_ours_is_replaced_or_told(tmp_path: Path) -> None:
@@ -184,7 +326,47 @@ async def test_a_log_that_was_removed_is_saved_and_begun_anew(
     await journal.close()
 
 
-@pytest.mark.parametrize("shortage", ["threads", "descriptors"])
+async def test_a_log_that_was_removed_is_saved_once_nobody_reads_it(path: Path) -> None:
+    """Its content is only there as long as somebody has it open."""
+    journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
+    before = finished()
+    await journal.put(before)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+        Path(f"{path}-wal").unlink()
+        await eventually(lambda: "as long as another process reads it" in journal.trouble)
+        failures = journal.writer.failures
+        await eventually(lambda: journal.writer.failures > failures + 1)
+    await eventually(lambda: not journal.trouble)
+    await journal.put(finished())
+    journal.writer.checkpointer.make()
+    await eventually(lambda: journal.writer.checkpointer.done)
+    await journal.close()
+    with closing(JournalFile(str(path))) as file:
+        assert file.find("id", before.id, 0) == before
+
+
+async def test_a_log_that_was_replaced_is_not_read(path: Path) -> None:
+    """It may be of another time. Once it is removed, the own one is saved."""
+    journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
+    before, log_of_it = finished(), Path(f"{path}-wal")
+    await journal.put(before)
+    content = log_of_it.read_bytes()
+    log_of_it.unlink()
+    log_of_it.write_bytes(content)
+
+    await eventually(lambda: "was replaced by another file; remove it" in journal.trouble)
+    failures = journal.writer.failures
+    await eventually(lambda: journal.writer.failures > failures + 1)
+    assert "was replaced" in journal.trouble
+    log_of_it.unlink()
+    await eventually(lambda: not journal.trouble)
+    assert await journal.by_id(before.id) == before
+    await journal.close()
+
+
+@pytest.mark.parametrize("shortage", ["threads", "descriptors", "all descriptors"])
 async def test_a_log_is_begun_anew_only_with_checkpoints(
     path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, shortage: str
 ) -> None:
@@ -195,9 +377,11 @@ async def test_a_log_is_begun_anew_only_with_checkpoints(
         if shortage == "threads":
             patch.setattr(threading.Thread, "start", _no_thread)
         else:
-            patch.setattr(sqlite3, "connect", partial(_no_second, sqlite3.connect))
+            connect = partial(_no_second, sqlite3.connect) if shortage == "descriptors" else _no_connection
+            patch.setattr(sqlite3, "connect", connect)
         Path(f"{path}-wal").unlink()
-        await eventually(lambda: "more threads" in journal.trouble or "a second time" in journal.trouble)
+        words = {"threads": "more threads", "descriptors": "a second time"}.get(shortage, "cannot use")
+        await eventually(lambda: words in journal.trouble)
 
     await eventually(lambda: not journal.trouble)
     assert not said(lines, "unhandled exception in the journal")
@@ -209,6 +393,10 @@ async def test_a_log_is_begun_anew_only_with_checkpoints(
 
 def _no_thread(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def _no_connection(*_: object, **__: object) -> sqlite3.Connection:
+    raise sqlite3.OperationalError("unable to open database file")
 
 
 def _no_second(connect: Callable[..., sqlite3.Connection], path: Path | str, **options: Any) -> sqlite3.Connection:
