@@ -319,6 +319,7 @@ class PostgreSQLStore:
     async def close(self) -> None:
         """See `JobStore.close`. The last step is to give up this instance's lease."""
         self._order_notes(self._notes.take_all())
+        self._order_kept()
         self._closing.set()
         self._awaited.close()
         end = self._loop.time() + _CLOSE_S
@@ -428,13 +429,17 @@ class PostgreSQLStore:
             self._health.say()
             late = self._puts.may_succeed_late or self._noted.may_succeed_late
             if len(self._backlog) and self._health.is_well and not late:
-                kept = self._backlog.records()
-                self._backlog.clear()
-                for record in kept.values():
-                    if record.owner == self._instance or record.callback is not None:
-                        self._puts.add(self._order(record, keep=True))
-                    else:  # nothing but notes is kept about an open or failed job of another instance
-                        self._order_notes((record,))
+                self._order_kept()
+
+    def _order_kept(self) -> None:
+        """Try to write the backlog."""
+        kept = self._backlog.records()
+        self._backlog.clear()
+        for record in kept.values():
+            if record.owner == self._instance or record.callback is not None:
+                self._puts.add(self._order(record, keep=True))
+            else:  # nothing but notes is kept about an open or failed job of another instance
+                self._order_notes((record,))
 
 
 async def _settled(done: asyncio.Future[None]) -> None:

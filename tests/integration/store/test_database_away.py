@@ -210,6 +210,24 @@ async def test_an_end_that_waits_to_be_recorded_is_not_lost_with_a_callback_that
     assert (found.failure, found.callback) == (_FAILURE, called_back(record).callback)
 
 
+async def test_what_waits_to_be_recorded_is_tried_once_more_at_the_end(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may have come back since; nobody else knows how these jobs ended."""
+    monkeypatch.setattr(store, "_LOOK_S", 60.0)
+    a, b = await instance("a"), await instance("b")
+    own, others = of(a, a_record(state=State.SUBMITTING)), of(b, a_record(state=State.SUBMITTING))
+    await asyncio.gather(a.put(own), b.put(others))
+    ended = replace(own, state=State.FINISHED, finished_at=time.time(), failure=_FAILURE)
+    for record in (ended, others.proven()):
+        vars(a)["_backlog"].add(record, keep=True)  # as after an outage
+
+    await a.close()
+
+    assert alike(await b.by_id(own.id), ended)
+    assert await is_waiting(b, others.id)
+
+
 async def test_a_callback_is_tried_for_longer_than_everything_else(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
