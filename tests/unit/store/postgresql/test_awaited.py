@@ -35,3 +35,20 @@ async def test_an_end_that_was_told_while_it_was_polled_is_not_read_again() -> N
 
     assert await waiting is record
     assert (read, awaited.lost_notices) == ([], 0)
+
+
+async def test_whoever_gives_up_an_end_leaves_it_to_the_others() -> None:
+    """Several clients may wait for one job, each for as long as it likes."""
+    record = finished()
+    health = Health("", (), lambda: 0)
+    awaited = AwaitedEnds(cast("Session", None), health, every_s=0, on_end=lambda _: True)
+    first, second = [asyncio.create_task(awaited.of(record.id)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    first.cancel()
+    await asyncio.wait((first,))
+    assert record.id in awaited
+    awaited.tell(record)
+
+    assert await second is record
+    assert record.id not in awaited
