@@ -161,6 +161,27 @@ async def test_a_fork_server_that_cannot_be_asked_is_lost_at_once(
     assert heard.forked == {}
 
 
+async def test_a_fork_server_that_cannot_fork_owes_nothing(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has answered: otherwise it would be killed after some seconds."""
+    cannot = dedent("""
+        import socket, sys
+        from shared.messages import ForkFailed, encode
+        channel = socket.socket(fileno=int(sys.argv[1]))
+        while channel.recv(65536):
+            channel.send(encode(ForkFailed(reason="out of cheese")))
+    """)
+    monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", cannot))
+    fork_server = ForkServer(_CONFIG.encode(), heard)
+    await fork_server.start()
+    try:
+        fork_server.fork(1)
+        await eventually(lambda: len(heard.failed) == 2)  # it takes its configuration for a request as well
+        assert fork_server._owed == 0  # noqa: SLF001 - see above
+        assert not heard.lost
+    finally:
+        await fork_server.stop()
+
+
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])
 async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(
     heard: Heard, monkeypatch: pytest.MonkeyPatch, fds: int, forked: int
@@ -190,5 +211,6 @@ def _speaker(fds: int) -> str:
         fds = [os.open("/dev/null", os.O_RDONLY) for _ in range({fds})]
         message = encode(Forked(pids=[101, 102, 103]))
         socket.send_fds(channel, [message], fds) if fds else channel.send(message)
-        channel.recv(1)
+        while channel.recv(65536):  # it hangs: further requests are not answered
+            pass
     """)
