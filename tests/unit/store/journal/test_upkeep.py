@@ -157,9 +157,11 @@ class _FullDisk(JournalFile):
     is_full = False
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write if there is room."""
-        self._check()
-        super().write(records)
+        """Write if there is room; nothing needs none."""
+        batch = list(records)
+        if batch:
+            self._check()
+        super().write(batch)
 
     def probe(self) -> None:
         """Write if there is room."""
