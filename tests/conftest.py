@@ -23,7 +23,7 @@ from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.coverage import measured
 from tests.support.job_server import JobServer, end
-from tests.support.order import mix
+from tests.support.order import shuffle
 from tests.support.postgresql import own_server
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip tests in quarantine; if several processes run the tests, reorder them."""
     hold_back(config, items)
     if hasattr(config, "workerinput"):
-        mix(items, Path(__file__).parent)
+        shuffle(items, Path(__file__).parent)
 
 
 @pytest.hookimpl(wrapper=True)

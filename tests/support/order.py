@@ -1,41 +1,33 @@
 """The order of the tests, where several processes run them: tests that wait and tests that compute side by side.
 
-In the order of their files, seven processes meet seven neighbours, which often wait for the same: two cores were idle
-for half a minute of five. So each test of tests/integration, many of which wait, is followed by some of tests/unit, few
-of which do. Longer ones come first, so that nobody waits for one at the end.
+In the order of their files, seven processes meet seven neighbours, which often wait for the same kind of thing: two
+cores were idle for half a minute of five. So the tests of tests/unit and tests/integration are shuffled, always in the
+same way. What takes longer comes first, so that nobody waits for it at the end.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import random
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import pytest
 
-__all__ = ["mix", "mixed"]
+__all__ = ["shuffle"]
 
-_T = TypeVar("_T")
+_SEED = 1
 
 
-def mix(items: list[pytest.Item], tests: Path) -> None:
+def shuffle(items: list[pytest.Item], tests: Path) -> None:
     """Reorder the items; `tests` is the folder of all of them."""
-    first: list[pytest.Item] = []
-    waiting: list[pytest.Item] = []
-    computing: list[pytest.Item] = []
-    for item in items:
-        folder = item.path.relative_to(tests).parts[0]
-        if folder in {"unit", "integration"} and not item.get_closest_marker("long"):
-            (computing if folder == "unit" else waiting).append(item)
-        else:
-            first.append(item)
-    items[:] = first + mixed(waiting, computing)
+    first = [item for item in items if _comes_first(item, tests)]
+    others = [item for item in items if not _comes_first(item, tests)]
+    random.Random(_SEED).shuffle(others)  # each process has to come to the same order
+    items[:] = first + others
 
 
-def mixed(some: Sequence[_T], others: Sequence[_T]) -> list[_T]:
-    """Return all of both, each in its order, spread as evenly as their numbers allow."""
-    places = [((n + 0.5) / len(some), 0, one) for n, one in enumerate(some)]
-    places += [((n + 0.5) / len(others), 1, one) for n, one in enumerate(others)]
-    return [one for _, _, one in sorted(places, key=lambda place: place[:2])]
+def _comes_first(item: pytest.Item, tests: Path) -> bool:
+    folder = item.path.relative_to(tests).parts[0]
+    return folder not in {"unit", "integration"} or item.get_closest_marker("long") is not None

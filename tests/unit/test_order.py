@@ -6,27 +6,13 @@ import itertools
 
 import pytest
 
-from tests.support.order import mixed
-
-
-@pytest.mark.parametrize(
-    ("some", "others", "both"),
-    [
-        ("ab", "123456", "1a234b56"),
-        ("abc", "12", "a1b2c"),
-        ("abc", "", "abc"),
-        ("", "12", "12"),
-    ],
-)
-def test_two_lists_are_mixed_evenly_and_each_keeps_its_order(some: str, others: str, both: str) -> None:
-    """Whichever is the longer one."""
-    assert mixed(some, others) == list(both)
-
 
 def test_tests_that_wait_are_not_neighbours(request: pytest.FixtureRequest) -> None:
     """As nothing else shows that the order is lost: the tests only take longer."""
-    items = [item for item in request.session.items if not item.get_closest_marker("long")]
-    folders = [item.path.relative_to(request.config.rootpath).parts[1] for item in items]
-    if not hasattr(request.config, "workerinput") or not 0 < folders.count("integration") < folders.count("unit"):
+    root = request.config.rootpath
+    items = [(item.path.relative_to(root).parts[1:], item.get_closest_marker("long")) for item in request.session.items]
+    slow = [n for n, (parts, _) in enumerate(items) if parts == ("integration", "http", "test_http1_time.py")]
+    if not hasattr(request.config, "workerinput") or not slow or len(items) < 50 * len(slow):
         pytest.skip("not all tests are run, or by one process")
-    assert ("integration", "integration") not in itertools.pairwise(folders)
+    assert max(after - before for before, after in itertools.pairwise(slow)) > 100
+    assert all(n < min(slow) for n, (parts, long) in enumerate(items) if long or parts[0] in {"chaos", "e2e"})

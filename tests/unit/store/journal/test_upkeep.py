@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from proxy import log
-from proxy.store.journal import upkeep
+from proxy.store.journal import opening, upkeep
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
@@ -328,8 +328,11 @@ async def test_a_log_that_was_removed_is_saved_and_begun_anew(
     await journal.close()
 
 
-async def test_a_log_that_was_removed_is_saved_once_nobody_reads_it(path: Path) -> None:
+async def test_a_log_that_was_removed_is_saved_once_nobody_reads_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its content is only there as long as somebody has it open."""
+    monkeypatch.setattr(opening, "_BUSY_S", 0.1)  # how long it waits for the reader, each time
     journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
     before = finished()
     await journal.put(before)
