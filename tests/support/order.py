@@ -2,7 +2,8 @@
 
 In the order of their files, seven processes meet seven neighbours, which often wait for the same kind of thing: two
 cores were idle for half a minute of five. So the tests of tests/unit and tests/integration are shuffled, always in the
-same way. What takes longer comes first, so that nobody waits for it at the end.
+same way. What takes longer comes first, so that nobody waits for it at the end. The tests of a group keep their order:
+they share what is made once for their file.
 """
 
 from __future__ import annotations
@@ -29,5 +30,5 @@ def shuffle(items: list[pytest.Item], tests: Path) -> None:
 
 
 def _comes_first(item: pytest.Item, tests: Path) -> bool:
-    folder = item.path.relative_to(tests).parts[0]
-    return folder not in {"unit", "integration"} or item.get_closest_marker("long") is not None
+    marked = any(item.get_closest_marker(name) for name in ("long", "xdist_group"))
+    return marked or item.path.relative_to(tests).parts[0] not in {"unit", "integration"}
