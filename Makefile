@@ -13,8 +13,8 @@ endif
 PY := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 600
-# Tests often wait: seven processes keep two cores busy. Nine are a sixteenth faster, and hold up what is tested.
-WORKERS ?= 7
+# Tests often wait: eight processes keep two cores busy.
+WORKERS ?= 8
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist=loadgroup
 PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)

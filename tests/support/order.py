@@ -1,7 +1,7 @@
 """The order of the tests, where several processes run them: tests that wait and tests that compute side by side.
 
-In the order of their files, seven processes meet seven neighbours, which often wait for the same kind of thing: two
-cores were idle for half a minute of five. So the tests of tests/unit and tests/integration are shuffled, always in the
+In the order of their files, all processes meet neighbours, which often wait for the same kind of thing: two cores were
+idle for half a minute of five. So the tests of tests/unit and tests/integration are shuffled, always in the
 same way. What takes longer comes first, so that nobody waits for it at the end. The tests of a group keep their order:
 they share what is made once for their file.
 """
