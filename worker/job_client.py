@@ -222,7 +222,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
     A date is compared with that of the answer, because the two clocks may differ. At most a day: no job lasts longer.
     """
-    value = headers.get("Retry-After", "")
+    value = headers.get("Retry-After")
+    if value is None:  # as in nearly all answers
+        return None
     if value.strip().isdecimal():
         return min(float(value), _DAY_S)
     when, now = _unix_s(value), _unix_s(headers.get("Date", ""))
