@@ -46,11 +46,11 @@ class SharedStore(MemoryStore):
         """Forget an open job, as a database that was restored does."""
         del self._open[job_id]
 
-    def offer(self, me: str, record: Record) -> None:
+    def offer(self, me: str, record: Record, *, keep: bool) -> None:
         """Write `record`, put by the instance `me`. Raises TakenError if the stored record excludes it."""
         known = self.newest(record.id)
         try:
-            self._put(self._begun(record) if known is None else _written(me, known, record))
+            self._put(self._begun(record) if known is None else _written(me, known, record, keep=keep))
         except TakenError:
             self.refused.append((me, record))
             raise
@@ -114,7 +114,7 @@ class SharedStore(MemoryStore):
         raise TakenError(holder)
 
 
-def _written(me: str, known: Record, record: Record) -> Record:
+def _written(me: str, known: Record, record: Record, *, keep: bool) -> Record:
     """Return what is written if `known` is stored and `me` puts `record`. Raises TakenError."""
     is_open = known.state is not State.FINISHED
     if record.callback is not None:
@@ -122,7 +122,7 @@ def _written(me: str, known: Record, record: Record) -> Record:
             failure = known.failure or record.failure
             kept = replace(record, owner=known.owner, failure=failure, refused=known.refused, refusal=known.refusal)
             return replace(kept, finished_at=known.finished_at or record.finished_at)
-        if known.callback != record.callback:
+        if not keep or known.callback != record.callback:
             raise TakenError(known)
         return known
     if record.failure is not None:
@@ -163,10 +163,9 @@ class Member:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. Done at once."""
-        del keep
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            self._shared.offer(self.instance, record)
+            self._shared.offer(self.instance, record, keep=keep)
         except TakenError as exc:
             done.set_exception(exc)
             done.exception()

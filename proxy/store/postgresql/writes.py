@@ -46,6 +46,7 @@ class Put:
     #: By the monotonic clock.
     until: float
     done: asyncio.Future[None]
+    attempts: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -72,6 +73,7 @@ class Writer:
         """
         last = {put.record.id: put for put in puts}
         for put in last.values():
+            put.attempts += 1
             if put.size_bytes > _MAX_BYTES:
                 raise UnfitError(f"a result of {put.size_bytes} bytes is too large")
         todo = dict(last)
@@ -176,7 +178,8 @@ class Writer:
         record = put.record
         match operation(record, self._instance):
             case "callback":
-                return there.callback == record.callback and there.says_failed == record.says_failed
+                may_be_ours = put.keep or put.attempts > 1  # or else the same callback came to another instance, too
+                return may_be_ours and there.callback == record.callback and there.says_failed == record.says_failed
             case "failure":
                 return there.state is State.FINISHED and _same_end(there, record) and there.callback is None
             case "cancel":

@@ -247,7 +247,43 @@ async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstanc
     with pytest.raises(TakenError) as taken:
         await a.put(called_back(ended, b'{"n": 2}'))
     assert alike(taken.value.record, found)
-    await b.put(called_back(seen))  # a repeat of an earlier try whose answer was lost
+    await b.put(called_back(seen), keep=True)  # a repeat of an earlier try whose answer was lost
+
+
+async def test_the_same_callback_at_two_instances_at_once_is_a_callback_and_a_duplicate(instance: MakeInstance) -> None:
+    """Byte for byte: a job server that got no answer from one instance sends it to the next."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+
+    results = await asyncio.gather(*(each.put(called_back(record)) for each in (a, b)), return_exceptions=True)
+
+    (taken,) = (result for result in results if result is not None)
+    assert isinstance(taken, TakenError)
+    assert taken.record.callback == b"{}"
+
+
+async def test_a_callback_whose_answer_was_lost_is_no_duplicate_of_itself(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement is executed twice, and its sender is told once that it is recorded."""
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    writing = a._writing  # noqa: SLF001 - its connection
+    run_all = writing.run_all
+    lost: list[Any] = []
+
+    async def lose_one(*args: Any, **kwargs: Any) -> list[Sequence[tuple[Any, ...]]]:
+        rows = await run_all(*args, **kwargs)
+        if not lost:
+            lost.append(rows)
+            raise GoneError("the answer was lost")
+        return rows
+
+    monkeypatch.setattr(writing, "run_all", lose_one)
+    await a.put(called_back(record))
+    assert lost
 
 
 async def test_two_callbacks_of_one_job_in_a_batch_are_one(instance: MakeInstance) -> None:
@@ -814,7 +850,7 @@ async def test_a_result_that_takes_longer_than_any_answer_may_is_read_piece_by_p
     for found in (await a.by_id(record.id), await a.by_name(Called("large")), await end):
         assert found is not None
         assert found.callback == body
-    await a.put(called_back(record, body))
+    await a.put(called_back(record, body), keep=True)
     with pytest.raises(TakenError) as taken:
         await a.put(called_back(record))
     assert taken.value.record.callback == body

@@ -185,12 +185,15 @@ async def test_a_claim_keeps_no_place_after_its_end() -> None:
 # --- callbacks -------------------------------------------------------------------------------------------------------
 
 
-async def test_of_two_callbacks_at_two_instances_at_once_one_is_a_duplicate(cluster: Cluster) -> None:
+@pytest.mark.parametrize("second_body", [OTHER, BODY], ids=["another", "the same"])
+async def test_of_two_callbacks_at_two_instances_at_once_one_is_a_duplicate(
+    cluster: Cluster, second_body: bytes
+) -> None:
     """The instance that is slower hears of it from the store; none of them runs the job."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
     there.store.hanging = True
-    second = asyncio.create_task(there.call_back(job, OTHER))
+    second = asyncio.create_task(there.call_back(job, second_body))
     await nothing_moves()
     there.store.answer_once()  # the job is found, and its callback is being recorded
     await nothing_moves()
