@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import asyncio
-
     from shared.settings import Settings
 
 _ENV_FILE: Final = Path(__file__).resolve().parent.parent / ".env"
@@ -88,19 +86,13 @@ def _serve(settings: Settings) -> int:
 
     import asyncio  # noqa: PLC0415
 
-    from proxy.run.process import FrontEnd  # noqa: PLC0415 - while the started processes load
+    from proxy.run.event_loop import EventLoop  # noqa: PLC0415 - while the started processes load
+    from proxy.run.process import FrontEnd  # noqa: PLC0415
     from shared.settings import given, load  # noqa: PLC0415
 
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
         runner.run(FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE), given(env_file=_ENV_FILE)).run())
     return 0
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's loop: asyncio's with the sockets in C, which saves the front end a fifth of its work."""
-    import uvloop  # noqa: PLC0415 - not needed before the settings are validated
-
-    return uvloop.new_event_loop()
 
 
 def _impossible(reasons: str) -> int:
