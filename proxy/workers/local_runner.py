@@ -153,7 +153,7 @@ class LocalRunner:
             async with asyncio.timeout_at(job.deadline):
                 await self._hand_over(job, worker, watch)
         except TimeoutError:
-            return _overdue(job)
+            return _overdue(job, "the job could not be recorded")
         except StoreUnavailableError as exc:
             return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
         await job.until_deadline(watch.outcome)
@@ -328,14 +328,14 @@ class _Watch:
             self.outcome.set_result(outcome)
 
 
-def _overdue(job: Job) -> Failed:
+def _overdue(job: Job, obstacle: str = "there was no connection to the job server") -> Failed:
     match job.state:
         case _ if job.recorder.called_back:
             detail = "the worker did not confirm the callback in time"
         case State.ACCEPTED:
             detail = "no worker was free in time"
         case State.ASSIGNED:
-            detail = "the submission could not be sent in time: there was no connection to the job server"
+            detail = f"the submission could not be sent in time: {obstacle}"
         case State.SUBMITTING:
             detail = "the job server did not reply to the submission in time"
         case _:

@@ -648,6 +648,17 @@ async def test_a_worker_that_is_too_late_by_its_own_clock_fails_its_job_like_the
     assert (failed.code, failed.detail) == (Code.DEADLINE_EXCEEDED, detail)
 
 
+async def test_a_job_that_could_not_be_recorded_in_time_is_not_the_job_servers_fault() -> None:
+    """The journal takes long, and the worker may only get the job once it is recorded."""
+    stage = Stage()
+    stage.store.hanging = True
+    await stage.given()
+    failed = await stage.failed()
+    assert (failed.code, failed.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.NO)
+    assert failed.detail == "the submission could not be sent in time: the job could not be recorded"
+    assert stage.worker.sent == []
+
+
 async def test_a_call_ends_with_the_work_of_the_worker_that_makes_it() -> None:
     """Whoever waits for it does not wait for its deadline."""
     stage = Stage()
