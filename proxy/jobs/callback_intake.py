@@ -247,8 +247,10 @@ class CallbackIntake:
                 self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS
             if record.callback is not None:
-                with contextlib.suppress(TakenError):  # it is stored
+                try:
                     await asyncio.shield(self._store.put(record))  # it may still wait for an unavailable store
+                except TakenError as exc:
+                    record = exc.record
                 self._again(record, called)
                 return CallbackFate.DUPLICATE
             late = record.state is State.FINISHED

@@ -15,7 +15,7 @@ a `failure`, `owner` is another   the stored record is open; this is a cancellat
 
 A key is free again once its job has ended with `submitted: no` and without a callback. Each put may be executed twice
 without harm, in case the first answer was lost: a record that is already stored does not exclude itself. But a stored
-callback excludes the same one if that is put for the first time, without `keep`: it came twice.
+callback excludes the same one if that is put for the first time: it came to two instances.
 """
 
 from __future__ import annotations

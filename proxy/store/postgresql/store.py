@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from proxy import log
 from proxy.store.about import About, Instance
 from proxy.store.backlog import Backlog
@@ -96,7 +98,7 @@ class PostgreSQLStore:
         self._closing = asyncio.Event()
         self._searches = Searches(self._beside, partial(session, durable=False))
         health = self._health = Health(place, (self._writing, self._reading), lambda: self._given_up)
-        self._writer = Writer(self._instance, self._ttl_s)
+        self._writer = Writer(self._instance, self._ttl_s, on_second_result=self._note_second_result)
         self._puts: Lane[Put] = Lane(
             self._writing,
             health,
@@ -217,8 +219,8 @@ class PostgreSQLStore:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. If it fails because the database is unavailable, it may be written nevertheless."""
-        had_to_be_kept = self._notes.pop(record.id) | self._backlog.pop(record.id)
-        put = self._order(record, keep=keep or had_to_be_kept)
+        was_noted, was_kept = self._notes.pop(record.id), self._backlog.pop(record.id)
+        put = self._order(record, keep=keep or was_noted or was_kept, attempts=was_kept)
         # Ends are tried anyway: an instance that was paused may only think that the database is unavailable.
         if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))
@@ -347,10 +349,11 @@ class PostgreSQLStore:
     def _given_up(self) -> int:
         return self._backlog.given_up + self._unfit
 
-    def _order(self, record: Record, *, keep: bool, is_note: bool = False) -> Put:
+    def _order(self, record: Record, *, keep: bool, is_note: bool = False, attempts: int = 0) -> Put:
         patience_s = PATIENCE_S if record.callback is None else _CALLBACK_PATIENCE_S
         until = self._loop.time() + patience_s + _PER_MEGABYTE_S * record.size_bytes / 1e6
-        return Put(record=record, is_note=is_note, keep=keep, until=until, done=self._loop.create_future())
+        done = self._loop.create_future()
+        return Put(record=record, is_note=is_note, keep=keep, until=until, done=done, attempts=attempts)
 
     def _order_notes(self, notes: Iterable[Record]) -> None:
         for record in notes:
@@ -370,6 +373,10 @@ class PostgreSQLStore:
                     self._awaited.tell(record)
                 else:
                     self._look_at(put.record.id)
+
+    def _note_second_result(self, holds: Record) -> None:
+        log.event("warning", "another result of a job was recorded first", job_id=holds.id)
+        self.note(replace(holds, duplicates=holds.duplicates + 1))
 
     def _give_up(self, put: Put, error: Exception) -> None:
         """Fail the order; keep its record in the backlog if it must be kept."""
@@ -437,7 +444,7 @@ class PostgreSQLStore:
         self._backlog.clear()
         for record in kept.values():
             if record.owner == self._instance or record.callback is not None:
-                self._puts.add(self._order(record, keep=True))
+                self._puts.add(self._order(record, keep=True, attempts=1))
             else:  # nothing but notes is kept about an open or failed job of another instance
                 self._order_notes((record,))
 

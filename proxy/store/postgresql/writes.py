@@ -10,6 +10,7 @@ record.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,7 @@ class Put:
     #: By the monotonic clock.
     until: float
     done: asyncio.Future[None]
+    #: How often it was tried to write this, or an earlier record of the job that waited in the backlog.
     attempts: int = 0
 
     @property
@@ -57,10 +59,14 @@ class Put:
 class Writer:
     """Writes batches of records over a given session."""
 
-    def __init__(self, instance: str, ttl_s: float) -> None:
-        """Write as `instance`, which forgets finished jobs after `ttl_s`."""
+    def __init__(self, instance: str, ttl_s: float, *, on_second_result: Callable[[Record], None]) -> None:
+        """Write as `instance`, which forgets finished jobs after `ttl_s`.
+
+        `on_second_result` gets the stored record of a job whose client may have got another result here.
+        """
         self._instance = instance
         self._ttl_s = ttl_s
+        self._on_second_result = on_second_result
         #: Open jobs that this instance has written to the table.
         self.known: set[str] = set()
         #: Records that were written, and records that were excluded by stored ones.
@@ -172,13 +178,15 @@ class Writer:
         self.fenced += 1
         self.known.discard(put.record.id)
         taken[put.record.id] = holds
+        if put.attempts > 1 and put.record.callback is not None:
+            self._on_second_result(holds)
 
     def _is_there(self, put: Put, there: Record) -> bool:
         """Whether the row has what is put already: an earlier attempt was executed, and its answer was lost."""
         record = put.record
         match operation(record, self._instance):
             case "callback":
-                may_be_ours = put.keep or put.attempts > 1  # or else the same callback came to another instance, too
+                may_be_ours = put.attempts > 1  # otherwise, the same callback came to another instance, too
                 return may_be_ours and there.callback == record.callback and there.says_failed == record.says_failed
             case "failure":
                 return there.state is State.FINISHED and _same_end(there, record) and there.callback is None

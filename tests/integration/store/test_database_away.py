@@ -210,6 +210,50 @@ async def test_an_end_that_waits_to_be_recorded_is_not_lost_with_a_callback_that
     assert (found.failure, found.callback) == (_FAILURE, called_back(record).callback)
 
 
+async def test_two_results_of_a_job_are_counted_on_record(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One went to the client of an instance that was cut off; another instance recorded the other."""
+    monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 0.0)
+    async with Line(postgresql.port) as line:
+        a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        b = await instance("b")
+        record = of(a, a_record(state=State.SUBMITTING))
+        await a.put(record)
+        line.cut()
+        with pytest.raises(StoreUnavailableError):
+            await a.put(called_back(record), keep=True)
+        await b.put(replace(called_back(record), callback=b"other", trail="[]"))
+
+        line.mend()
+
+        found = await eventually(lambda: has_duplicate(b, record.id))
+        assert (found.callback, found.duplicates, found.trail) == (b"other", 1, "[]")
+
+
+async def test_a_result_that_is_already_on_record_is_no_second_one(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender was told that it was not stored, and sent it to another instance."""
+    monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 0.0)
+    async with Line(postgresql.port) as line:
+        a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        b = await instance("b")
+        record = of(a, a_record(state=State.SUBMITTING))
+        await a.put(record)
+        line.cut()
+        with pytest.raises(StoreUnavailableError):
+            await a.put(called_back(record), keep=True)
+        await b.put(called_back(record))
+
+        line.mend()
+
+        await eventually(lambda: not figure(a, "journal_backlog") and not figure(a, "journal_queue"))
+        found = await a.by_id(record.id)
+        assert found is not None
+        assert (found.callback, found.duplicates) == (called_back(record).callback, 0)
+
+
 async def test_what_waits_to_be_recorded_is_tried_once_more_at_the_end(
     instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -499,6 +543,12 @@ async def is_waiting(store: PostgreSQLStore, job_id: str) -> Record | None:
     """Return the record once it says that the job server has the job."""
     record = await store.by_id(job_id)
     return record if record is not None and record.state is State.WAITING else None
+
+
+async def has_duplicate(store: PostgreSQLStore, job_id: str) -> Record | None:
+    """Return the job's record if it says that there was a second callback."""
+    found = await store.by_id(job_id)
+    return found if found is not None and found.duplicates else None
 
 
 async def stays_troubled(store: PostgreSQLStore, failures: int) -> bool:
