@@ -6,6 +6,7 @@ Rows are numbered (`n`) in the order in which they were inserted; this orders jo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -28,6 +29,7 @@ __all__ = [
     "cut",
     "filters",
     "first_part",
+    "in_both_cases",
     "member",
     "rest_after",
     "source_of",
@@ -38,6 +40,9 @@ __all__ = [
 LAST: Final = 2**62
 #: Sorts after every character of an id.
 _AFTER_IDS: Final = "~"
+#: A character in stored JSON that is not ASCII, and any such character in a pattern for LIKE.
+_NOT_ASCII: Final = re.compile(r"\\u[0-9a-f]{4}")
+_ANY_CODE: Final = r"\\u____"
 
 Rows = Sequence[Sequence[Any]]
 Statement = tuple[str, list[Any]]
@@ -63,7 +68,7 @@ class Dialect:
     label: Callable[[Sql, str, str], str]
     #: Rounds a number that is not negative down to an integer.
     whole: Callable[[str], str]
-    #: LIKE, ignoring case.
+    #: LIKE, ignoring the case of ASCII letters.
     like: str
     #: The condition that one of the job's texts contains this one.
     says: Callable[[Sql, str], str]
@@ -94,9 +99,17 @@ class Sql:
 
     def like(self, text: str) -> str:
         """Return the condition on a column before it that it contains this text."""
-        for special in "!%_":
-            text = text.replace(special, f"!{special}")
-        return f"{self.dialect.like} {self.p(f'%{text}%')} ESCAPE '!'"
+        return self._like(_escaped(text))
+
+    def like_stored(self, text: str) -> str:
+        """Return the condition on stored JSON before it that holds if it contains this text, in whatever case.
+
+        If the text is not ASCII, other JSON may meet it as well.
+        """
+        return self._like(_NOT_ASCII.sub(_ANY_CODE, _escaped(within_json(text))))
+
+    def _like(self, pattern: str) -> str:
+        return f"{self.dialect.like} {self.p(f'%{pattern}%')} ESCAPE '!'"
 
     def any_of(self, column: str, values: Sequence[object], kind: str = "text") -> str:
         """Return the condition that `column` has one of these values."""
@@ -121,6 +134,18 @@ def member(name: str, value: str) -> str:
 def within_json(text: str) -> str:
     """Return this part of a text as it is written in the stored JSON."""
     return json.dumps(text)[1:-1]
+
+
+def in_both_cases(character: str) -> list[str]:
+    """Return this letter, small and capital; or the character alone."""
+    return sorted({each for each in (character, character.lower(), character.upper()) if len(each) == 1})
+
+
+def _escaped(text: str) -> str:
+    """Return `text` as a part of a pattern for LIKE."""
+    for special in "!%_":
+        text = text.replace(special, f"!{special}")
+    return text
 
 
 def filters(sql: Sql, query: JobQuery) -> list[str]:

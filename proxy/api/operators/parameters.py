@@ -40,8 +40,8 @@ def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str], prefix
             raise ParameterError(name, f"`{name}` is given twice; several values are separated by commas")
         if len(value) > _MAX_CHARACTERS:
             raise ParameterError(name, f"`{name}` has {len(value)} characters, takes {_MAX_CHARACTERS} at most")
-        if "\0" in name or "\0" in value:
-            raise ParameterError(name, f"`{name}` has a NUL character, which nothing recorded has")
+        if "\0" in value and name in known:  # PostgreSQL has no such texts, except the JSON of labels
+            raise ParameterError(name, f"`{name}` has a NUL character, which cannot be searched for")
         if any("\ud800" <= c <= "\udfff" for c in name + value):  # from a command line
             raise ParameterError(name, f"`{name}` is not UTF-8")
         given[name] = value

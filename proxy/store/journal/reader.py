@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from proxy.store.conditions import Dialect, Question, Sql, member, within_json
+from proxy.store.conditions import Dialect, Question, Sql, in_both_cases, member, within_json
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.rows import COLUMN_NAMES, record_of
 from shared.errors import StoreUnavailableError
@@ -140,8 +141,7 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
 def _label(sql: Sql, name: str, value: str) -> str:
     """Return the condition that a job has this label: the text, which is found quickly, may also be an output's."""
     there = _said_somewhere(sql, name, value)
-    exactly = f"l.key = {sql.p(name)} AND l.value = {sql.p(value)}"
-    return f"({there} AND EXISTS (SELECT 1 FROM json_each(j.remote, '$[3]') l WHERE {exactly}))"  # noqa: S608 - parameters
+    return f"({there} AND instr(json_extract(j.remote, '$[3]'), {sql.p(f'{json.dumps(name)}:{json.dumps(value)}')}))"
 
 
 def _said_somewhere(sql: Sql, name: str, value: str) -> str:
@@ -150,14 +150,24 @@ def _said_somewhere(sql: Sql, name: str, value: str) -> str:
 
 def _says(sql: Sql, text: str) -> str:
     """Return the condition that a text contains this one: part of the JSON, which is found quickly, may be no text."""
-    alike, in_json = sql.like(text), sql.like(within_json(text))
+    alike, in_json = _alike(sql, text), sql.like_stored(text)
     said = "v.type = 'text' AND (v.path IN ('$[0]', '$[3]') OR v.fullkey = '$[2]')"  # outputs, labels; the error
     exactly = f"EXISTS (SELECT 1 FROM json_tree(j.remote) v WHERE {said} AND v.value {alike})"  # noqa: S608 - parameters
     return f"j.detail {alike} OR (j.remote {in_json} AND {exactly})"
 
 
 def _says_somewhere(sql: Sql, text: str) -> str:
-    return f"j.detail {sql.like(text)} OR j.remote {sql.like(within_json(text))}"
+    return f"j.detail {_alike(sql, text)} OR j.remote {sql.like(within_json(text))}"
+
+
+def _alike(sql: Sql, text: str) -> str:
+    """Return the condition on a text before it that it contains this one, ignoring case, which LIKE does for ASCII."""
+    return sql.like(text) if text.isascii() else f"GLOB {sql.p(f'*{_glob(text)}*')}"
+
+
+def _glob(text: str) -> str:
+    letters = ("".join(in_both_cases(character)) for character in text)
+    return "".join(f"[{cases}]" if len(cases) > 1 or cases in "*?[" else cases for cases in letters)
 
 
 def _knows_json(db: sqlite3.Connection) -> bool:

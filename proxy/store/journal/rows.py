@@ -100,6 +100,7 @@ def record_of(row: Sequence[Any]) -> Record:
 def _remote(record: Record) -> str | None:
     """Return the job server's outputs, and the job's names for people, in one column: few jobs have all of it."""
     values = [
-        dict(record.outputs), record.content_type, record.error, dict(record.labels), record.refused, record.refusal
+        dict(record.outputs), record.content_type, storable(record.error), dict(record.labels), record.refused,
+        record.refusal,
     ]  # fmt: skip
     return json.dumps(values) if any(values) else None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from proxy.store.conditions import Dialect, Question, Sql, member, within_json
+from proxy.store.conditions import Dialect, Question, Sql, in_both_cases, member, within_json
 from proxy.store.postgresql.rows import COLUMNS_WITHOUT_BODIES, record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from shared.errors import StoreUnavailableError
@@ -29,14 +29,28 @@ _STEP_S: Final = 10
 #: What is before a text in the value of a member of stored JSON, and not in its name, as a regular expression of
 #: PostgreSQL; and what has to be escaped in one.
 _IN_A_VALUE: Final = r'": "([^"\\]|\\[^u]|\\u....)*'
-_SPECIAL: Final = re.compile(r"[^0-9A-Za-z]")
+_SPECIAL: Final = re.compile(r"[^0-9A-Za-z\x80-\U0010ffff]")
 
 
 def _says(sql: Sql, text: str) -> str:
-    alike, stored = sql.like(text), within_json(text)
-    in_json, in_value = sql.like(stored), sql.p(_IN_A_VALUE + _SPECIAL.sub(r"\\\g<0>", stored))
+    alike = sql.like(text) if text.isascii() else f"~* {sql.p(_either_case(text, stored=False))}"
+    in_json, in_value = sql.like_stored(text), sql.p(_IN_A_VALUE + _either_case(text, stored=True))
     members = [f"(j.{column} {in_json} AND j.{column} ~* {in_value})" for column in ("labels", "outputs")]
     return " OR ".join([f"j.detail {alike}", f"j.error {alike}", *members])
+
+
+def _either_case(text: str, *, stored: bool) -> str:
+    """Return a regular expression for this text; `stored`: as it is written in stored JSON.
+
+    Which letters `~*` and ILIKE ignore the case of, besides those of ASCII, depends on the database's locale.
+    """
+    write = within_json if stored else str
+    letters = ([character] if character.isascii() else in_both_cases(character) for character in text)
+    return "".join(f"(?:{'|'.join(_escaped(write(case)) for case in cases)})" for cases in letters)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 #: All sources are the same: the planner chooses the index by itself.

@@ -213,6 +213,45 @@ async def test_a_job_is_found_by_how_its_id_begins(store: JobStore) -> None:
     assert await _ids(store, text="abcde") == []
 
 
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("M\u00dcller", "M\u00c4ller"),
+        ("\u0418\u0432\u0430\u043d", "\u0418\u0432\u0430"),
+        ("\u00c9[a-z]*?]", "\u00c9b12]"),
+        ("\u00e9\\u00dc_%!", "\u00e9\\u00dcxyz!"),
+    ],
+)
+async def test_a_text_is_found_in_either_case(store: JobStore, said: str, other: str) -> None:
+    """Not only letters of ASCII, wherever it is said; other letters are others."""
+
+    def jobs(text: str) -> list[Record]:
+        return [
+            _ended(40, labels={"n": f"of {text}"}),
+            _ended(30, outputs={"n": f"{text} 1"}),
+            _ended(20, says_failed=True, error=f"of {text}"),
+            _ended(10, callback=None, failure=_failure(detail=f"{text} 1")),
+        ]
+
+    found = await _put(store, *jobs(said))
+    await _put(store, *jobs(other))
+    for text in (said, said.lower(), said.upper()):
+        assert sorted(await _ids(store, text=text)) == sorted(record.id for record in found)
+
+
+async def test_a_label_with_a_nul_character_is_found(store: JobStore) -> None:
+    """A job's JSON can have one."""
+    one, _, _ = await _put(store, *(_ended(10, labels={"account": value}) for value in ("a\0b", "a", "a\0")))
+    assert await _ids(store, labels={"account": "a\0b"}) == [one.id]
+
+
+async def test_a_reason_with_half_of_a_character_hides_no_other(store: JobStore) -> None:
+    """A database cannot store it; it becomes its escape."""
+    await _put(store, *(_ended(10, says_failed=True, error=error) for error in ("no \ud800", "other")))
+    found = await store.patterns(JobQuery(), Grid(since=time.time() - 1_000, bucket_s=100.0, buckets=10), "")
+    assert len(found.failures) == 2
+
+
 async def test_a_line_has_everything_but_the_bodies(store: JobStore) -> None:
     """The line says whether there are bodies."""
     (record,) = await _put(

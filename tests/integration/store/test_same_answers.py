@@ -31,7 +31,10 @@ from tests.support.stores import alike, of, on_database
 #: Much more than a statement, and its answer, are on the way on a busy machine.
 _WAY_S: Final = 10
 _runs: Final = itertools.count()
-_TEXTS: Final = ["Q", "q", "\u00e9\u00df", 'q"x', "100%", "a_b", "a\\b", "x!y", "\u202e", "z\nz", "4711 of 12", "de-ad"]
+_TEXTS: Final = [
+    "Q", "q", "\u00e9\u00df", "\u00c9\u00df", 'q"x', "100%", "a_b", "a\\b", "x!y", "\u202e", "z\nz", "4711 of 12",
+    "de-ad",
+]  # fmt: skip
 _NAMES: Final = ["label", "other"]
 _CODES: Final = [Code.WORKER_DIED, Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.JOB_FAILED]
 
