@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from proxy.store.journal.place import NO_INODES, lacks_inodes
 from proxy.store.journal.schema import prepare
 from shared.errors import SettingsError
 
@@ -65,7 +66,8 @@ def lock(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {os.strerror(exc.errno or 0)}") from exc
+        reason = NO_INODES if exc.errno == errno.ENOSPC and lacks_inodes(path) else os.strerror(exc.errno or 0)
+        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {reason}") from exc
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -162,6 +164,8 @@ def _reason(path: Path, exc: sqlite3.OperationalError) -> str:
         for file in (Path(f"{os.path.realpath(path)}{suffix}") for suffix in ("-wal", "-shm")):
             if file.exists() and not os.access(file, os.W_OK):
                 return f"{str(file)!r} cannot be written; was it left behind by another user's process?"
+        if lacks_inodes(path):
+            return f"{NO_INODES}, and SQLite keeps two more files beside it"
     if code in _NOT_LOCAL:
         return f"{words_of(exc)}; put it on a local disk"
     return words_of(exc)

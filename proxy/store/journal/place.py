@@ -13,8 +13,9 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LogGoneError", "Place", "ReplacedError", "log_of"]
+__all__ = ["NO_INODES", "LogGoneError", "Place", "ReplacedError", "lacks_inodes", "log_of"]
 
+NO_INODES: Final = "the disk has no free inodes"
 #: The head of the file (https://sqlite.org/fileformat.html#the_database_header).
 _HEAD_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
@@ -134,6 +135,12 @@ class Place:
 def log_of(path: Path) -> Path:
     """Return the path of a journal's write-ahead log."""
     return Path(f"{os.path.realpath(path)}-wal")
+
+
+def lacks_inodes(path: Path) -> bool:
+    """Return whether no file can be created beside this one, however much space is free."""
+    disk = os.statvfs(Path(os.path.realpath(path)).parent)
+    return disk.f_files > 0 and not disk.f_favail  # some file systems have no limit, and say that there are 0
 
 
 def _number_of(path: Path) -> int:

@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from proxy.store.journal.place import NO_INODES, lacks_inodes
+
 __all__ = ["Reserve"]
 
 #: Twice the usual size of the log; but at most this share of a small file system.
@@ -49,8 +51,10 @@ class Reserve:
             try:
                 self.held = self._take()
             except OSError as exc:
-                if exc.errno not in _NO_ROOM:
-                    raise OSError(f"its reserve {str(self.path)!r} cannot be written: {exc.strerror}") from exc
+                lacks = exc.errno == errno.ENOSPC and not self.path.exists() and lacks_inodes(self.path)
+                if lacks or exc.errno not in _NO_ROOM:
+                    reason = NO_INODES if lacks else exc.strerror
+                    raise OSError(f"its reserve {str(self.path)!r} cannot be written: {reason}") from exc
         return self.held
 
     def missing_bytes(self) -> int:

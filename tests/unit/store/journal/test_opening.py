@@ -60,6 +60,29 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         JournalFile(str(tmp_path / "missing" / "jobs"))
 
 
+@pytest.mark.parametrize(("is_there", "cannot"), [(False, "cannot open"), (True, "cannot use")])
+def test_a_disk_without_inodes_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, cannot: str
+) -> None:
+    """The system calls it full, and SQLite says that it cannot open the file."""
+    fields = list(os.statvfs(path.parent))
+    fields[5:8] = [100, 0, 0]  # f_files, f_ffree, f_favail
+    without_inodes = os.statvfs_result(fields)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "statvfs", lambda _: without_inodes)
+    if is_there:
+        JournalFile(str(path)).close()
+        Path(f"{path}-wal").mkdir()  # SQLite cannot open its log either where it cannot create it
+    else:
+        monkeypatch.setattr(os, "open", refuse)
+
+    with pytest.raises(SettingsError, match=f"^JOURNAL: {cannot} .*: the disk has no free inodes"):
+        JournalFile(str(path))
+
+
 def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
     """So that it is enough to repair the file."""
     path.write_bytes(b"x" * 5000)

@@ -305,6 +305,27 @@ def test_a_reserve_that_is_no_file_of_ours_is_replaced_or_told(tmp_path: Path) -
         reserve.take()
 
 
+def test_a_disk_without_inodes_is_not_taken_for_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has space, but the reserve cannot be created."""
+    fields = list(os.statvfs(tmp_path))
+    fields[5:8] = [100, 0, 0]  # f_files, f_ffree, f_favail
+    without_inodes = os.statvfs_result(fields)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    reserve = Reserve(tmp_path / "jobs")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: without_inodes)
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match=r"its reserve .* cannot be written: the disk has no free inodes"):
+            reserve.take()
+        patch.undo()
+        patch.setattr(os, "open", refuse)
+        assert not reserve.take(), "it is full"
+    assert reserve.take()
+
+
 # --- files that others change ----------------------------------------------------------------------------------------
 
 
