@@ -21,6 +21,7 @@ from shared.job_server.profile import Profile
 from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions
 from shared.job_server.verdict import Kind
 from shared.job_server.verification import Verifier
+from tests.support.profiles import shipped_profiles
 from tests.support.samples import with_wish
 from tests.support.waiting import eventually
 
@@ -73,7 +74,7 @@ body = '{"id": "one", "state": "failed"}'
 expect = "failed"
 """
 
-PROFILES = [*map(loader.load, loader.shipped()), loader.parse(OWN)]
+PROFILES = [*shipped_profiles(), loader.parse(OWN)]
 pytestmark = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from shared.job_server import loader
 from shared.job_server.calls import Call
 from tests.support.http import fetch
+from tests.support.profiles import shipped_profiles
 from tests.support.waiting import eventually
 
 Make = Callable[..., Any]
-NAMES = loader.shipped()
-PROFILES = {name: loader.load(name) for name in NAMES}
+PROFILES = {profile.name: profile for profile in shipped_profiles()}
+NAMES = list(PROFILES)
 GROUPS = 2
 
 

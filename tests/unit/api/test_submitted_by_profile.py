@@ -23,10 +23,10 @@ from shared.outcome import Failed
 from shared.worker_config import JobServer
 from tests.support.http import Answer
 from tests.support.jumping_loop import nothing_moves
+from tests.support.profiles import shipped_profiles
 from tests.support.runners import SUBMIT, Step
 from tests.support.whole_app import WholeApp
 
-PROFILES: Final = [loader.load(name) for name in loader.shipped()]
 SECRET: Final = "whsec_c2VjcmV0"
 #: A callback that no job server sends.
 BROKEN: Final = Sample(kind="callback", body="{", expect="refused")
@@ -84,7 +84,7 @@ class App(WholeApp):
         return [json.loads(answer.body) for answer in answers if answer.status != 200 or b'"submitted"' in answer.body]
 
 
-@pytest.fixture(params=PROFILES, ids=lambda profile: profile.name)
+@pytest.fixture(params=shipped_profiles(), ids=lambda profile: profile.name)
 async def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
     """A front end for each profile."""
     app = App(monkeypatch, request.param)

@@ -15,12 +15,12 @@ from shared.job_server.profile import Profile
 from shared.job_server.submissions import Replies
 from shared.job_server.verification import Verifier
 from tests.support import mutations
+from tests.support.profiles import shipped_profiles
 
-PROFILES = [loader.load(name) for name in loader.shipped()]
 VALUES = {"callback_token": "TOKEN", "job_id": "0" * 32, "env:ANY": "whsec_c2VjcmV0"}
 
 
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+@pytest.mark.parametrize("profile", shipped_profiles(), ids=lambda profile: profile.name)
 def test_no_message_raises(profile: Profile) -> None:
     """As a reply, a callback, a status and a result; outputs are short texts."""
     chance = random.Random(profile.name)

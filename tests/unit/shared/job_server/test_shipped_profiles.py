@@ -14,8 +14,9 @@ from shared.job_server.calls import Call
 from shared.job_server.profile import Callback, Profile, Result, Sample, Status, Submit
 from shared.job_server.samples import problems_with
 from shared.job_server.submissions import Replies, ReplyKind
+from tests.support.profiles import shipped_profiles
 
-PROFILES = [loader.load(name) for name in loader.shipped()]
+PROFILES = shipped_profiles()
 SAMPLES = [
     pytest.param(profile, sample, id=f"{profile.name}-{number}-{sample.kind}-{sample.expect[:12]}")
     for profile in PROFILES
