@@ -40,25 +40,19 @@ _ENDS: Final = {
 }
 
 
-#: Living objects of earlier tests, which a failure may keep.
-_earlier: Final[list[weakref.ref[Any]]] = []
-
-
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    """Switch the garbage collector off, so that no reference cycle is freed."""
+    """Switch the garbage collector off, so that no reference cycle is freed; it forgets what earlier tests have left."""
     gc.collect()
-    _earlier.clear()
-    _earlier.extend(ours())
+    gc.freeze()
     gc.disable()
     yield
     gc.enable()
 
 
 def ours() -> list[weakref.ref[Any]]:
-    """All living objects of connections and requests, except those of earlier tests."""
-    earlier = {id(found()) for found in _earlier}
-    return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS) and id(found) not in earlier]
+    """All living objects of connections and requests, except those of earlier tests, which a failure may keep."""
+    return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS)]
 
 
 @pytest.mark.usefixtures("_no_collector")
