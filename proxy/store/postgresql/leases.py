@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from proxy import log
 from proxy.store.postgresql.ends import finish, lasting, pause
@@ -23,6 +23,7 @@ from proxy.store.postgresql.statements import (
     CANCELLED,
     CLUSTER,
     DELETE,
+    END_OVERDUE,
     EXPIRE,
     FORGET_INSTANCES,
     GONE,
@@ -31,8 +32,9 @@ from proxy.store.postgresql.statements import (
     OVERDUE,
     PUTS,
     SEEN_TO,
+    TAKE_CANCELLED,
     TAKE_OVER,
-    TAKEN,
+    UNSURE,
 )
 from proxy.store.record import Record
 from shared.lifecycle import Submitted
@@ -98,8 +100,8 @@ class Leases:
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
         self._last_beat = time.monotonic()
-        #: Jobs that this instance may have taken over without knowing, because the answer was lost.
-        self._unsure: list[str] = []
+        #: Jobs that an update may have changed without this instance knowing, because the answer was lost; by its SQL.
+        self._unsure: dict[str, list[str]] = {}
         #: Held during a beat, and during a takeover.
         self._beating = asyncio.Lock()
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
@@ -196,39 +198,73 @@ class Leases:
     async def _see_to_some(self) -> bool:
         """Return whether there are more."""
         lease_s = self._times.lease_s
-        overdue = [record_of(row) for row in await self._session.run(OVERDUE, _NOBODY)]
-        self.overdue += len(overdue)
-        for record in overdue:
-            log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
-            self._on_ended(record)
-        is_more = len(overdue) == SEEN_TO
-        self._give_up(record for record in overdue if record.owner != self._instance)
+        is_more = await self._end_overdue()
         async with self._beating:  # the beat under way could show that all leases only look old
             healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
             if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
                 is_more |= await self._take_over_some()
-                self._give_up(map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2)))
+                await self._take_over_cancelled()
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
         return is_more
+
+    async def _end_overdue(self) -> bool:
+        """Return whether there are more."""
+        ended = await self._unsure_about(END_OVERDUE)
+        self._ended_overdue(record for record in ended if record.failure and record.failure.detail == _NOBODY)
+        job_ids = [job_id for (job_id,) in await self._session.run(OVERDUE)]
+        if job_ids:
+            self._ended_overdue(await self._update(END_OVERDUE, job_ids, _NOBODY))
+        return len(job_ids) == SEEN_TO
+
+    def _ended_overdue(self, records: Iterable[Record]) -> None:
+        overdue = list(records)
+        self.overdue += len(overdue)
+        for record in overdue:
+            log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
+            self._on_ended(record)
+        self._give_up(record for record in overdue if record.owner != self._instance)
 
     async def _take_over_some(self) -> bool:
         """Return whether there are more."""
         me, lease_s = self._instance, self._times.lease_s
-        if self._unsure:
-            still_open = map(record_of, await self._session.run(TAKEN, self._unsure))
-            self._unsure = []
-            self._took_over(record for record in still_open if record.owner == me)
+        taken = await self._unsure_about(TAKE_OVER)
+        self._took_over(record for record in taken if record.owner == me and record.finished_at is None)
         gone = await self._session.run(GONE, me, lease_s)
         if not gone:
             return False
-        self._unsure, owners = [job_id for job_id, _ in gone], [owner for _, owner in gone]
-        rows = await self._session.run(TAKE_OVER, me, lease_s, _NEVER_SUBMITTED, lease_s / 2, self._unsure, owners)
-        self._unsure = []
-        self._took_over(map(record_of, rows))
-        return len(rows) == SEEN_TO
+        job_ids, owners = [job_id for job_id, _ in gone], [owner for _, owner in gone]
+        records = await self._update(TAKE_OVER, job_ids, owners, me, lease_s, _NEVER_SUBMITTED, lease_s / 2)
+        self._took_over(records)
+        return len(records) == SEEN_TO
+
+    async def _take_over_cancelled(self) -> None:
+        me, lease_s = self._instance, self._times.lease_s
+        taken = await self._unsure_about(TAKE_CANCELLED)
+        self._give_up(record for record in taken if record.owner == me)
+        job_ids = [job_id for (job_id,) in await self._session.run(CANCELLED, lease_s)]
+        if job_ids:
+            self._give_up(await self._update(TAKE_CANCELLED, job_ids, lease_s, me, lease_s / 2))
+
+    async def _update(self, sql: str, job_ids: list[str], *params: Any) -> list[Record]:
+        """Update jobs ($1); return the records of those that were changed."""
+        self._unsure[sql] = job_ids
+        rows = await self._session.run(sql, job_ids, *params)
+        del self._unsure[sql]
+        return [record_of(row) for row in rows]
+
+    async def _unsure_about(self, sql: str) -> list[Record]:
+        """Return the jobs that this update may have changed the last time, if its answer was lost."""
+        job_ids = self._unsure.get(sql)
+        if not job_ids:
+            return []
+        rows = await self._session.run(UNSURE, job_ids)
+        del self._unsure[sql]
+        return [record_of(row) for row in rows]
 
     def _give_up(self, ended: Iterable[Record]) -> None:
-        self._on_given_up([record for record in ended if record.submitted is not Submitted.NO])
+        """Report jobs that may be running at the job server, and have to be cancelled there."""
+        unfinished = (record for record in ended if record.callback is None)
+        self._on_given_up([record for record in unfinished if record.submitted is not Submitted.NO])
 
     def _took_over(self, taken: Iterable[Record]) -> None:
         records = list(taken)

@@ -26,6 +26,7 @@ __all__ = [
     "CLUSTER",
     "DELETE",
     "ENDED",
+    "END_OVERDUE",
     "EXPIRE",
     "FAILED",
     "FIND",
@@ -42,8 +43,9 @@ __all__ = [
     "PUTS",
     "RELEASE",
     "SEEN_TO",
-    "TAKEN",
+    "TAKE_CANCELLED",
     "TAKE_OVER",
+    "UNSURE",
 ]
 
 
@@ -239,51 +241,68 @@ SELECT j.id, j.owner FROM proxy_jobs j LEFT JOIN proxy_instances i ON i.id = j.o
 WHERE j.finished_at IS NULL AND j.owner <> $1 AND (i.id IS NULL OR i.beat_at < now() - make_interval(secs => $2))
 ORDER BY j.id LIMIT {SEEN_TO}
 """  # noqa: S608 - our own number
-#: This instance ($1) takes over those of these jobs ($5) that still are open and of these instances ($6), unless these
-#: have beaten meanwhile ($2: as above). Only the instance that began a job ever submits it, so a job that certainly was
-#: not submitted ends; $3: the detail. Does nothing if this instance's own last beat is older than $4: a server that was
-#: paused executes this first, before any instance could renew its lease.
+#: This instance ($3) takes over those of these jobs ($1) that still are open and of these instances ($2), unless these
+#: have beaten meanwhile ($4: as $2 above). Only the instance that began a job ever submits it, so a job that certainly
+#: was not submitted ends; $5: the detail. Does nothing if this instance's own last beat is older than $6: a server that
+#: was paused executes this first, before any instance could renew its lease.
 TAKE_OVER: Final = f"""
 WITH gone AS MATERIALIZED (
-    SELECT j.id FROM unnest($5::text[], $6::text[]) AS g (id, owner) JOIN proxy_jobs j ON j.id = g.id
+    SELECT j.id FROM unnest($1::text[], $2::text[]) AS g (id, owner) JOIN proxy_jobs j ON j.id = g.id
     WHERE j.finished_at IS NULL AND j.owner = g.owner
         AND NOT EXISTS (SELECT FROM proxy_instances
-            WHERE id = g.owner AND beat_at >= now() - make_interval(secs => $2))
-        AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $4))
+            WHERE id = g.owner AND beat_at >= now() - make_interval(secs => $4))
+        AND EXISTS (SELECT FROM proxy_instances WHERE id = $3 AND beat_at > now() - make_interval(secs => $6))
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
-UPDATE proxy_jobs j SET owner = $1,
+UPDATE proxy_jobs j SET owner = $3,
     state = CASE WHEN j.state = 'accepted' THEN 'finished' ELSE j.state END,
     finished_at = CASE WHEN j.state = 'accepted' THEN now() END,
     key_held = j.key_held AND j.state <> 'accepted',
     code = CASE WHEN j.state = 'accepted' THEN 'interrupted' END,
-    detail = CASE WHEN j.state = 'accepted' THEN $3 ELSE j.detail END,
+    detail = CASE WHEN j.state = 'accepted' THEN $5 ELSE j.detail END,
     failure_submitted = CASE WHEN j.state = 'accepted' THEN 'no' END
 FROM gone WHERE j.id = gone.id RETURNING {_of("j")}
 """  # noqa: S608 - our own names
-#: Those of these jobs ($1) that are open. Waits for a takeover whose answer was lost, and which may not have ended.
-TAKEN: Final = f"""
-SELECT {_of("j")} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NULL
-ORDER BY j.id FOR UPDATE OF j
+#: These jobs ($1), after an update of them whose answer was lost. Waits for it, as it may not have ended.
+UNSURE: Final = f"""
+SELECT {_of("j")} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) ORDER BY j.id FOR UPDATE OF j
 """  # noqa: S608 - our own names
-#: This instance ($1) takes over jobs that were cancelled after the last beat of their instances, which are gone: nobody
-#: has told the job server. $2, $3: as $2, $4 of `TAKE_OVER`. Six leases later, that would not help any more.
+
+
+def _cancelled(lease_s: str) -> str:
+    return f"""
+SELECT j.id FROM proxy_jobs j JOIN proxy_instances i ON i.id = j.owner
+WHERE j.code = 'cancelled' AND j.callback IS NULL AND j.finished_at > i.beat_at
+    AND j.finished_at > now() - make_interval(secs => 6 * {lease_s})
+    AND i.beat_at < now() - make_interval(secs => {lease_s})
+"""  # noqa: S608 - our own names
+
+
+#: Jobs that were cancelled after the last beat of their instances, which are gone ($1: the seconds of a lease): nobody
+#: has told the job server. Six leases later, that would not help any more.
 CANCELLED: Final = f"""
-UPDATE proxy_jobs j SET owner = $1
-WHERE j.id IN (SELECT j.id FROM proxy_jobs j JOIN proxy_instances i ON i.id = j.owner
-    WHERE j.code = 'cancelled' AND j.callback IS NULL AND j.finished_at > i.beat_at
-        AND j.finished_at > now() - make_interval(secs => 6 * $2) AND i.beat_at < now() - make_interval(secs => $2)
-        AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $3))
-        AND EXISTS (SELECT FROM proxy_instances  -- otherwise no job is looked at
-            WHERE beat_at BETWEEN now() - make_interval(secs => 6 * $2) AND now() - make_interval(secs => $2))
-    ORDER BY j.id LIMIT {SEEN_TO} FOR UPDATE OF j SKIP LOCKED)
+{_cancelled("$1")} AND EXISTS (SELECT FROM proxy_instances  -- otherwise no job is looked at
+    WHERE beat_at BETWEEN now() - make_interval(secs => 6 * $1) AND now() - make_interval(secs => $1))
+ORDER BY j.id LIMIT {SEEN_TO}
+"""
+#: This instance ($3) takes over those of these jobs ($1) of which this is still true. $2: as above; $4: as $6 of
+#: `TAKE_OVER`.
+TAKE_CANCELLED: Final = f"""
+UPDATE proxy_jobs j SET owner = $3
+WHERE j.id IN ({_cancelled("$2")} AND j.id = ANY ($1::text[])
+    AND EXISTS (SELECT FROM proxy_instances WHERE id = $3 AND beat_at > now() - make_interval(secs => $4))
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
-#: Ends jobs that are past their deadlines: their owners do not work, even if their leases are valid. $1: the detail.
+#: Jobs that are past their deadlines: their owners do not work, even if their leases are valid.
 OVERDUE: Final = f"""
-UPDATE proxy_jobs j SET state = 'finished', finished_at = now(), code = 'interrupted', detail = $1,
+SELECT id FROM proxy_jobs WHERE finished_at IS NULL AND deadline_at < now() - interval '2 s' ORDER BY id LIMIT {SEEN_TO}
+"""  # noqa: S608 - our own number
+#: Ends those of these jobs ($1) that still are open; $2: the detail.
+END_OVERDUE: Final = f"""
+UPDATE proxy_jobs j SET state = 'finished', finished_at = now(), code = 'interrupted', detail = $2,
     failure_submitted = j.submitted, key_held = j.key_held AND j.submitted <> 'no'
-WHERE j.id IN (SELECT id FROM proxy_jobs WHERE finished_at IS NULL AND deadline_at < now() - interval '2 s'
-    ORDER BY id LIMIT {SEEN_TO} FOR UPDATE SKIP LOCKED)
+WHERE j.id IN (SELECT id FROM proxy_jobs WHERE id = ANY ($1::text[]) AND finished_at IS NULL
+    ORDER BY id FOR UPDATE SKIP LOCKED)
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
 DELETE: Final = "DELETE FROM proxy_jobs WHERE id = $1"

@@ -400,7 +400,7 @@ async def test_an_instance_keeps_its_lease_though_it_takes_too_long_to_see_to_th
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index of open jobs has a million that have ended, because somebody's transaction has stayed open since."""
-    slow = "SELECT FROM (SELECT pg_sleep(3)::text AS slept OFFSET 0) AS s WHERE slept = $1"
+    slow = "SELECT FROM (SELECT pg_sleep(3)::text AS slept OFFSET 0) AS s WHERE slept IS NULL"
     monkeypatch.setattr("proxy.store.postgresql.leases.OVERDUE", slow)
     a = await on_database(database, times=Times(lease_s=4.0, beat_s=1.2))
     beats, troubles = set(), set()

@@ -18,7 +18,18 @@ from proxy.store.names import Called
 from proxy.store.patterns import Grid
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.session import GoneError, Session
-from proxy.store.postgresql.statements import DELETE, ENDED, FIND, FORGET_INSTANCES, GONE, PIECE, SEEN_TO, TAKE_OVER
+from proxy.store.postgresql.statements import (
+    DELETE,
+    END_OVERDUE,
+    ENDED,
+    FIND,
+    FORGET_INSTANCES,
+    GONE,
+    PIECE,
+    SEEN_TO,
+    TAKE_CANCELLED,
+    TAKE_OVER,
+)
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.query import JobQuery, Position, Sort
@@ -521,6 +532,46 @@ async def test_what_ends_without_the_instance_that_has_it_is_given_up_by_one_oth
     given_up = heard[0].given_up + heard[1].given_up
     assert sorted(record.id for record in given_up) == sorted([unknown.id, overdue.id])
     assert all(record.state is State.FINISHED for record in given_up)
+
+
+@pytest.mark.parametrize("sql", [END_OVERDUE, TAKE_CANCELLED], ids=["overdue", "cancelled"])
+async def test_a_job_is_given_up_though_the_answer_to_its_end_was_lost(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    """Once; otherwise nobody would cancel it at the job server."""
+    heard, lost = Heard(), []
+    a, b = await instance("a"), await instance("b", heard)
+    session = b._reading  # noqa: SLF001 - the connection that ends the jobs of others
+    run = session.run
+
+    async def lose(asked: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(asked, *params, **options)
+        if asked == sql and rows:
+            lost.append(rows)
+            if len(lost) == 1:
+                raise GoneError("the connection broke")
+        return rows
+
+    monkeypatch.setattr(session, "run", lose)
+    await stop_beats(a)
+    records: list[Record] = []
+
+    async def give_up_one_more() -> None:
+        left_s = -2 if sql == END_OVERDUE else 30
+        record = of(a, a_record(state=State.SUBMITTING, deadline_at=time.time() + left_s))
+        records.append(record)
+        await a.put(record)
+        if sql == TAKE_CANCELLED:
+            await b.put(failed(record, Code.CANCELLED, Submitted.UNKNOWN))
+
+    await give_up_one_more()
+    await eventually(lambda: lost)
+    await give_up_one_more()
+
+    await eventually(lambda: len(heard.given_up) == 2)
+    await eventually(lambda: len(lost) == 2)
+    assert sorted(record.id for record in heard.given_up) == [record.id for record in records]
+    assert all(record.failure is not None for record in heard.given_up)
 
 
 async def test_nobody_is_dead_because_the_servers_clock_was_set_forward(
