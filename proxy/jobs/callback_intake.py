@@ -184,8 +184,10 @@ class CallbackIntake:
                 job.notify()
             return CallbackFate.PROGRESS
         if recorder.called_back:
-            with contextlib.suppress(TakenError):  # another instance was faster than the first one here
+            try:
                 await asyncio.shield(recorder.duplicate())
+            except TakenError as exc:  # another instance was faster than the first one here
+                self._note_duplicate(exc.record)
             return CallbackFate.DUPLICATE
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
@@ -207,7 +209,7 @@ class CallbackIntake:
         try:
             await asyncio.shield(stored)
         except TakenError as exc:  # another instance was faster
-            self._store.note(replace(exc.record, duplicates=exc.record.duplicates + 1))
+            self._note_duplicate(exc.record)
             return CallbackFate.DUPLICATE
         late = late or (job.state is State.FINISHED and not job.callback.done())
         if late:
@@ -286,7 +288,10 @@ class CallbackIntake:
 
     def _again(self, record: Record, called: _Called) -> None:
         if not called.asked:
-            self._store.note(replace(record, duplicates=record.duplicates + 1))
+            self._note_duplicate(record)
+
+    def _note_duplicate(self, record: Record) -> None:
+        self._store.note(replace(record, duplicates=record.duplicates + 1))
 
     def _progress_elsewhere(self, record: Record, verdict: Verdict) -> None:
         """Tell other instances that the job server has a job, and that there may be an outcome to ask for.

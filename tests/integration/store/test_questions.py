@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.store.patterns import EDGES_MS, Grid
-from proxy.store.protocol import JobStore
+from proxy.store.protocol import JobStore, TakenError
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
 from shared.errors import Code
@@ -110,7 +111,8 @@ async def test_a_job_that_ends_between_two_pages_is_not_missed(store: JobStore) 
 async def test_a_range_of_time_holds_for_each_part_of_the_jobs(store: JobStore, sort: Sort) -> None:
     """However many parts a page is made of. A job of which more is recorded after its end is listed once."""
     records = await _put(store, *(_ended(600 - 60 * n, labels={"odd": str(n % 2)}) for n in range(10)))
-    await store.put(replace(records[5], duplicates=1))
+    with contextlib.suppress(TakenError):  # a shared store notes it instead
+        await store.put(replace(records[5], duplicates=1))
     query = JobQuery(since=records[2].finished_at, until=records[8].finished_at, labels={"odd": "1"})
 
     page = await store.jobs(query, sort=sort, limit=9, limits=Limits(seconds=60.0, part=2))

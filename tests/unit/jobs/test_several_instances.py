@@ -253,6 +253,20 @@ async def test_a_callback_that_comes_twice_here_and_was_recorded_elsewhere_is_a_
     assert await job.outcome == Succeeded(body=OTHER)
 
 
+async def test_a_callback_that_is_repeated_because_its_answer_was_lost_is_a_duplicate(cluster: Cluster) -> None:
+    """It was recorded, but its sender was told that nobody knows."""
+    here = cluster.instances[0]
+    job = await begun(here, *SUBMIT)
+    here.store.loses_answers = True
+    with pytest.raises(StoreUnavailableError):
+        await here.call_back(job, BODY)
+    here.store.loses_answers = False
+
+    assert await here.call_back(job, BODY) is CallbackFate.DUPLICATE
+    record = await on_record(cluster, job)
+    assert (record.callback, record.duplicates) == (BODY, 1)
+
+
 async def test_a_callback_on_record_counts_though_the_deadline_comes_before_it_is_heard_of(cluster: Cluster) -> None:
     """The job's own end is refused; the client gets what the record says."""
     here, there, _ = cluster.instances
