@@ -1,4 +1,4 @@
-"""Converts records to rows of the table, and back. Times are sent as seconds from now, because clocks differ."""
+"""Converts records to rows of the table, and back. Where our clock differs from the database's, times are converted."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from proxy.store.fields import failure_of, storable
 from proxy.store.record import Record
 from shared.lifecycle import State
 
-__all__ = ["COLUMNS", "COLUMNS_WITHOUT_BODIES", "VALUES", "operation", "record_of", "values_of"]
+__all__ = ["COLUMNS", "COLUMNS_WITHOUT_BODIES", "SAME_CLOCK_S", "VALUES", "operation", "record_of", "values_of"]
 
+#: If our clock differs from the database's by less, it counts as the same. Then a time stays the same to the
+#: microsecond, however long a statement and its answer take, and whichever instance reads it.
+SAME_CLOCK_S: Final = 1.0
 #: The values that are sent for a job, with their types.
 VALUES: Final = {
     "id": "text", "token_hash": "bytea", "key": "bytea", "fingerprint": "bytea", "origin": "text", "owner": "text",
-    "profile": "text", "state": "text", "submitted": "text", "age_s": "float8", "left_s": "float8", "ended_s": "float8",
-    "code": "text", "detail": "text", "failure_submitted": "text", "callback": "bytea", "says_failed": "bool",
-    "early": "bool", "duplicates": "int8", "outputs": "text", "labels": "text", "refused": "int8", "refusal": "text",
-    "content_type": "text", "error": "text", "instance": "text", "worker_end": "text", "cancelled_by": "text",
-    "trail": "text", "sent": "bytea", "open_state": "text", "me": "text",
+    "profile": "text", "state": "text", "submitted": "text", "now": "float8", "accepted_at": "float8",
+    "deadline_at": "float8", "finished_at": "float8", "code": "text", "detail": "text", "failure_submitted": "text",
+    "callback": "bytea", "says_failed": "bool", "early": "bool", "duplicates": "int8", "outputs": "text",
+    "labels": "text", "refused": "int8", "refusal": "text", "content_type": "text", "error": "text",
+    "instance": "text", "worker_end": "text", "cancelled_by": "text", "trail": "text", "sent": "bytea",
+    "open_state": "text", "me": "text",
 }  # fmt: skip
 #: The columns that are read; {j} is the table's alias. In a transaction of several statements, such as a long search,
 #: `now()` would be the time of the first one.
 COLUMNS: Final = (
     "{j}.id, {j}.token_hash, {j}.key, {j}.fingerprint, {j}.origin, {j}.owner, {j}.profile, {j}.state, "
-    "extract(epoch FROM {j}.accepted_at - statement_timestamp())::float8, "
-    "extract(epoch FROM {j}.deadline_at - statement_timestamp())::float8, "
-    "extract(epoch FROM {j}.finished_at - statement_timestamp())::float8, "
+    "extract(epoch FROM statement_timestamp())::float8, extract(epoch FROM {j}.accepted_at)::float8, "
+    "extract(epoch FROM {j}.deadline_at)::float8, extract(epoch FROM {j}.finished_at)::float8, "
     "{j}.code, {j}.detail, {j}.failure_submitted, {j}.callback, "
     "{j}.says_failed, {j}.early, {j}.duplicates, {j}.outputs, {j}.labels, {j}.refused, {j}.refusal, "
     "{j}.content_type, {j}.error, {j}.instance, {j}.worker_end, {j}.cancelled_by, {j}.trail, {j}.sent"
@@ -51,7 +54,6 @@ def operation(record: Record, instance: str) -> str:
 
 def values_of(record: Record, me: str) -> dict[str, Any]:
     """Return the values that the instance `me` sends for a job, by the names of `VALUES`."""
-    now = time.time()
     failure = record.failure
     return {
         "id": record.id,
@@ -63,9 +65,10 @@ def values_of(record: Record, me: str) -> dict[str, Any]:
         "profile": record.profile,
         "state": record.state.value,
         "submitted": record.submitted.value,
-        "age_s": now - record.accepted_at,
-        "left_s": record.deadline_at - now,
-        "ended_s": None if record.finished_at is None else now - record.finished_at,
+        "now": time.time(),
+        "accepted_at": record.accepted_at,
+        "deadline_at": record.deadline_at,
+        "finished_at": record.finished_at,
         "code": failure.code.value if failure else None,
         "detail": _text(failure.detail) if failure else "",
         "failure_submitted": failure.submitted.value if failure else None,
@@ -92,11 +95,13 @@ def values_of(record: Record, me: str) -> dict[str, Any]:
 def record_of(row: Sequence[Any]) -> Record:
     """Return the record with the values of `COLUMNS`. Raises ValueError if they are not valid."""
     (
-        job_id, token_hash, key, fingerprint, origin, owner, profile, state, accepted_s, left_s, ended_s, code, detail,
-        failure_submitted, callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type,
-        error, instance, worker_end, cancelled_by, trail, sent,
+        job_id, token_hash, key, fingerprint, origin, owner, profile, state, server_now, accepted_at, deadline_at,
+        finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, outputs, labels,
+        refused, refusal, content_type, error, instance, worker_end, cancelled_by, trail, sent,
     ) = row  # fmt: skip
-    now = time.time()
+    ahead_s = server_now - time.time()
+    if abs(ahead_s) < SAME_CLOCK_S:
+        ahead_s = 0.0
     return Record(
         id=job_id,
         token_hash=token_hash,
@@ -106,9 +111,9 @@ def record_of(row: Sequence[Any]) -> Record:
         owner=owner,
         profile=profile,
         state=State(state),
-        accepted_at=now + accepted_s,
-        deadline_at=now + left_s,
-        finished_at=None if ended_s is None else now + ended_s,
+        accepted_at=accepted_at - ahead_s,
+        deadline_at=deadline_at - ahead_s,
+        finished_at=None if finished_at is None else finished_at - ahead_s,
         failure=failure_of(code, detail, failure_submitted),
         callback=callback,
         says_failed=says_failed,

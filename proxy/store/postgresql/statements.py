@@ -1,8 +1,8 @@
 """The statements on the table of jobs. Each may be executed twice without harm, because its condition says what it
 expects.
 
-All times are the database's: they are written and read relative to `now()`, in seconds. Several rows are always locked
-in the order of their ids, or two instances could deadlock.
+All times are the database's; `_at` and `record_of` convert them from and to ours. Several rows are always locked in
+the order of their ids, or two instances could deadlock.
 
 A put is one row: `PUTS` has one statement for each line of the table in protocol.py. All rows of a batch are one
 transaction (wire.py). One statement for many rows, with an array for each column, is more expensive below some 16 rows.
@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
-from proxy.store.postgresql.rows import COLUMNS, COLUMNS_WITHOUT_BODIES, VALUES
+from proxy.store.postgresql.rows import COLUMNS, COLUMNS_WITHOUT_BODIES, SAME_CLOCK_S, VALUES
 
 __all__ = [
     "ABOUT",
@@ -69,19 +69,25 @@ def _of(alias: str) -> str:
     return COLUMNS.format(j=alias)
 
 
+def _at(name: str) -> str:
+    """Return the instant in the database's clock of a time in ours."""
+    is_same = f"abs(extract(epoch FROM now()) - :now) < {SAME_CLOCK_S}"
+    return f"CASE WHEN {is_same} THEN to_timestamp(:{name}) ELSE now() + make_interval(secs => :{name} - :now) END"
+
+
 #: A new job, unless another one has its id, its token or its key.
-_INSERT: Final = """
+_INSERT: Final = f"""
 INSERT INTO proxy_jobs (id, token_hash, key, key_held, fingerprint, origin, owner, profile, state, submitted,
     accepted_at, deadline_at, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates,
     outputs, labels, refused, refusal, content_type, error, instance, worker_end, cancelled_by, trail, sent)
 VALUES (:id, :token_hash, :key, :key IS NOT NULL AND NOT (:callback IS NULL
         AND :failure_submitted IS NOT DISTINCT FROM 'no' AND :state = 'finished'),
-    :fingerprint, :origin, :owner, :profile, :state, :submitted, now() - make_interval(secs => :age_s),
-    now() + make_interval(secs => :left_s), now() - make_interval(secs => :ended_s), :code, :detail, :failure_submitted,
-    :callback, :says_failed, :early, :duplicates, :outputs, :labels, :refused, :refusal, :content_type, :error,
+    :fingerprint, :origin, :owner, :profile, :state, :submitted,
+    {_at("accepted_at")}, {_at("deadline_at")}, {_at("finished_at")}, :code, :detail, :failure_submitted, :callback,
+    :says_failed, :early, :duplicates, :outputs, :labels, :refused, :refusal, :content_type, :error,
     :instance, :worker_end, :cancelled_by, :trail, :sent)
 ON CONFLICT DO NOTHING RETURNING owner, code
-"""
+"""  # noqa: S608 - our own names
 #: The additions that every update makes.
 _ADDS: Final = """
     error = CASE WHEN :error <> '' THEN :error ELSE error END,
@@ -111,19 +117,19 @@ PUTS: Final = {
     "open": RowStatement(f"{_GOES_ON} AND owner = :me AND finished_at IS NULL RETURNING owner, code"),
     "callback": RowStatement(f"""
 UPDATE proxy_jobs SET state = 'finished', submitted = 'yes',
-    finished_at = coalesce(finished_at, now() - make_interval(secs => coalesce(:ended_s, 0))),
+    finished_at = coalesce(finished_at, {_at("finished_at")}, now()),
     code = coalesce(code, :code), detail = CASE WHEN code IS NULL THEN :detail ELSE detail END,
     failure_submitted = CASE WHEN code IS NULL THEN :failure_submitted ELSE failure_submitted END,
     callback = :callback, says_failed = :says_failed, early = :early, content_type = :content_type, {_ADDS}
 WHERE id = :id AND callback IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names
     "failure": RowStatement(f"""
 UPDATE proxy_jobs SET state = 'finished', submitted = coalesce(:failure_submitted, 'yes'),
-    finished_at = now() - make_interval(secs => coalesce(:ended_s, 0)), code = :code, detail = :detail,
+    finished_at = coalesce({_at("finished_at")}, now()), code = :code, detail = :detail,
     failure_submitted = :failure_submitted, cancelled_by = :cancelled_by,
     key_held = key_held AND :failure_submitted IS DISTINCT FROM 'no', {_ADDS}
 WHERE id = :id AND owner = :me AND finished_at IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names
     "cancel": RowStatement(f"""
-UPDATE proxy_jobs SET state = 'finished', finished_at = now() - make_interval(secs => coalesce(:ended_s, 0)),
+UPDATE proxy_jobs SET state = 'finished', finished_at = coalesce({_at("finished_at")}, now()),
     code = :code, detail = :detail, failure_submitted = submitted, cancelled_by = :cancelled_by,
     key_held = key_held AND submitted <> 'no', {_ADDS}
 WHERE id = :id AND finished_at IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names

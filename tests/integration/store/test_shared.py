@@ -647,19 +647,46 @@ async def test_a_job_that_nobody_sees_to_ends_after_its_deadline(instance: MakeI
     assert (found.failure.code, found.submitted) == (Code.INTERRUPTED, Submitted.UNKNOWN)
 
 
-async def test_the_hours_of_two_machines_do_not_matter(instance: MakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrong", ["writer", "reader"])
+async def test_the_hours_of_two_machines_do_not_matter(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
     """Written under one wall clock and read under another, a deadline is still as many seconds away."""
     a = await instance("a")
-    record = of(a, a_record(state=State.SUBMITTING))
-    await a.put(record)
     real = time.time
+    with monkeypatch.context() as patched:
+        if wrong == "writer":
+            patched.setattr(time, "time", lambda: real() + 3_600)
+        record = of(a, a_record(state=State.SUBMITTING))
+        await a.put(record)
+        ended = of(a, finished())
+        await a.put(ended)
+    if wrong == "reader":
+        monkeypatch.setattr(time, "time", lambda: real() + 3_600)
 
-    monkeypatch.setattr(time, "time", lambda: real() + 3_600)
+    found, found_ended = await a.by_id(record.id), await a.by_id(ended.id)
 
-    found = await a.by_id(record.id)
     assert found is not None
     assert 20 < found.deadline_at - time.time() < 31
     assert -1 < time.time() - found.accepted_at < 10
+    assert found_ended is not None
+    assert found_ended.finished_at is not None
+    assert -1 < time.time() - found_ended.finished_at < 10
+
+
+async def test_the_times_of_a_job_are_the_same_at_all_instances(instance: MakeInstance) -> None:
+    """To the microsecond, however long a statement and its answer take; unless that is as long as clocks may differ."""
+    stores = [await instance("a"), await instance("b")]
+
+    async def are_same() -> bool:
+        record = of(stores[0], a_record(state=State.SUBMITTING))
+        await stores[0].put(record)
+        await stores[0].put(ended := called_back(record))
+        found = [each for each in [await store.by_id(record.id) for store in stores] if each is not None]
+        times = [(each.accepted_at, each.deadline_at, each.finished_at) for each in (ended, *found)]
+        return times[1:] == [pytest.approx(times[0], rel=0, abs=2e-6)] * 2
+
+    await eventually(are_same)
 
 
 @pytest.mark.parametrize("ahead_s", [-3_600, 0, 3_600])
