@@ -12,9 +12,9 @@ A `Poller` follows each job whose profile has a call for its outcome, in paralle
 
 An answer without an outcome may ask for a longer pause (Retry-After).
 
-There is one call at a time for a job, and none is aborted to start another; but none lasts longer than a minute. An
-answer with a final state is recorded like the callback; the first final state counts, whichever way it came. An invalid
-answer is ignored.
+There is one call at a time for a job, and none is aborted to start another; but none lasts longer than a minute, and a
+worker that hangs is not waited for. An answer with a final state is recorded like the callback; the first final state
+counts, whichever way it came. An invalid answer is ignored.
 
 The `Asker` seam hides who makes the calls: on this machine a worker does, so that a job server's answer is parsed where
 it can do no harm.

@@ -6,6 +6,7 @@ So a job server's answer is parsed where it can do no harm.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from functools import partial
@@ -32,6 +33,8 @@ _BORROWED: Final = 4
 _CALL_S: Final = 60.0
 #: How long to wait for the answer to a call after its deadline.
 _ANSWER_S: Final = 1.0
+#: After this long, a worker that has not even read the call hangs, or is stopped.
+_READ_S: Final = 2.0
 
 
 class LocalAsker:
@@ -50,12 +53,13 @@ class LocalAsker:
                 watch = self._runner.watches.get(job.id)
                 if watch is not None and (watch.call is None or watch.call.is_over):
                     own = watch.call = Call()
-                    return await _told(job, call, deadline, partial(own.make, watch.worker))
+                    with contextlib.suppress(_HangsError):
+                        return await _told(job, call, deadline, partial(own.make, watch.worker))
                 async with self._borrowed:
                     return await _told(job, call, deadline, self._ask_by_another)
         except TimeoutError:
             reason = "no worker reported the answer in time"
-        except (AdmissionError, _LostError) as exc:
+        except (AdmissionError, _LostError, _HangsError) as exc:
             reason = str(exc)
         return Told(job_id=job.id, call=call, kind="unavailable", error=reason)
 
@@ -82,6 +86,10 @@ class _LostError(Exception):
     """The worker that was to make a call is gone, or is done with the job."""
 
 
+class _HangsError(Exception):
+    """The worker that was to make a call does not read its messages."""
+
+
 class Call:
     """A call that a worker makes."""
 
@@ -91,9 +99,17 @@ class Call:
         self.is_over = False
 
     async def make(self, worker: Worker, ask: Ask) -> Told:
-        """Have `worker` make it; return the answer. Raises _LostError."""
+        """Have `worker` make it; return the answer. Raises _LostError, _HangsError."""
         worker.send(ask)
-        return await self._answer
+        look = asyncio.get_running_loop().call_later(_READ_S, self._look, worker)
+        try:
+            return await self._answer
+        finally:
+            look.cancel()
+
+    def _look(self, worker: Worker) -> None:
+        if worker.has_unread and not self._answer.done():
+            self._answer.set_exception(_HangsError("the worker that was to make the call hangs"))
 
     def end(self, told: Told) -> None:
         """Take the answer."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import termios
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -110,6 +112,14 @@ class Worker:
             if frame and not self.gone:
                 self._loop.add_writer(self._inbox_fd, self._flush)
         self._unsent += frame
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has not read all that it was sent."""
+        if self._inbox_fd < 0:
+            return False
+        unread = fcntl.ioctl(self._inbox_fd, termios.FIONREAD, bytes(4))
+        return bool(self._unsent) or any(unread)
 
     def _flush(self) -> None:
         del self._unsent[: self._write(self._unsent)]

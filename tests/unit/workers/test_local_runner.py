@@ -35,6 +35,7 @@ class FakeWorker:
         self.handler: Any = None
         self.gone = False
         self.broken = False
+        self.has_unread = False
         #: The events that it has written and that were not read yet; and whether even SIGKILL does not end it.
         self.unread: list[Event] = []
         self.stuck = False
@@ -606,12 +607,21 @@ async def test_a_call_that_hangs_is_cut_off_after_a_minute() -> None:
     stage.run.cancel()
 
 
-async def test_a_job_whose_worker_hangs_is_asked_about_by_another() -> None:
-    """From the second call on; its own makes none until it has answered."""
+@pytest.mark.parametrize("has_read", [True, False], ids=["after it has read the call", "before"])
+async def test_a_job_whose_worker_hangs_is_asked_about_by_another(*, has_read: bool) -> None:
+    """If it has not even read the call, soon; otherwise from the second call on, until its own has answered."""
     stage = Stage(timeout_s=1_000)
     await stage.assigned()
-    assert (await stage.asker.ask(stage.job, "outcome", stage.job.deadline)).kind == "unavailable"
     own = stage.worker
+    own.has_unread, began = not has_read, time.monotonic()
+    first = asyncio.create_task(stage.asker.ask(stage.job, "outcome", stage.job.deadline))
+    if not has_read:
+        await stage.given()
+        await eventually(lambda: stage.worker.sent)
+        stage.worker.handler.on_message(told := Told(job_id=stage.job.id, call="outcome", kind="progress", body=b""))
+        assert (await first, round(time.monotonic() - began)) == (told, 2)
+    else:
+        assert (await first).kind == "unavailable"
 
     second = asyncio.create_task(stage.asker.ask(stage.job, "outcome", stage.job.deadline))
     await stage.given()
@@ -657,6 +667,20 @@ async def test_a_job_that_could_not_be_recorded_in_time_is_not_the_job_servers_f
     assert (failed.code, failed.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.NO)
     assert failed.detail == "the submission could not be sent in time: the job could not be recorded"
     assert stage.worker.sent == []
+
+
+async def test_a_borrowed_worker_that_hangs_is_not_waited_for() -> None:
+    """It gets no job either."""
+    stage = Stage(timeout_s=1_000)
+    job, began = a_job(timeout_s=1_000), time.monotonic()
+    call = asyncio.create_task(stage.asker.ask(job, "outcome", job.deadline))
+    await eventually(lambda: len(stage.pool.tickets) == 2)
+    stage.pool.workers.append(worker := FakeWorker())
+    worker.has_unread = True
+    stage.pool.tickets[-1].set_result(worker)
+    assert (await call).error == "the worker that was to make the call hangs"
+    assert (round(time.monotonic() - began), stage.pool.released) == (2, [False])
+    stage.run.cancel()
 
 
 async def test_a_call_ends_with_the_work_of_the_worker_that_makes_it() -> None:

@@ -81,6 +81,7 @@ class FakeWorker:
 
     end = "SIGKILL"
     broken = False
+    has_unread = False
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

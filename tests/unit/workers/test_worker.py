@@ -104,6 +104,20 @@ def rig() -> Iterator[Rig]:
 ANSWERED: Final = Answered(job_id="job")
 
 
+async def test_a_message_is_unread_until_the_worker_reads_it() -> None:
+    """Whether it is in the pipe, or does not fit in there yet; one that is gone leaves nothing unread."""
+    with rig() as rigged:
+        seen = [rigged.worker.has_unread]
+        rigged.worker.send(Assign(job_id="job", callback_url="http://x", deadline=1.0, body=b"x" * 300_000))
+        seen.append(rigged.worker.has_unread)
+        while rigged.reads():
+            await nothing_moves()
+        seen.append(rigged.worker.has_unread)
+        rigged.worker.send(Callback(job_id="job"))
+        seen.append(rigged.worker.has_unread)
+    assert (*seen, rigged.worker.has_unread) == (False, True, False, True, False)
+
+
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_what_a_worker_wrote_before_its_end_is_heard_before_its_end(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
