@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
 import weakref
 from collections.abc import Iterator
@@ -260,6 +261,19 @@ async def test_what_a_worker_has_done_in_the_last_moment_counts(
 
 
 @pytest.mark.parametrize("end", ["deadline", "cancelled"])
+async def test_nobody_waits_for_the_worker_of_a_job_that_is_submitted(end: str) -> None:
+    """Its end would add nothing to what is known, and one that cannot be killed would make it less."""
+    stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    stage.worker.stuck = True
+    if end == "cancelled":
+        stage.job.cancelled.set_result("its client")
+    outcome = await stage.failed()
+    assert (outcome.submitted, stage.worker.killed, stage.pool.released) == (Submitted.YES, False, [False])
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
 async def test_a_worker_that_cannot_be_killed_may_have_submitted_its_job(end: str) -> None:
     """Clients do not wait for it, and `submitted` is unknown."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
@@ -304,8 +318,9 @@ async def test_a_worker_hears_of_the_callback_while_that_is_recorded(*, dies: bo
     assert stage.pool.released == [True]
 
 
+@pytest.mark.parametrize("code", [Code.JOB_REJECTED, Code.INTERNAL_ERROR])
 @pytest.mark.parametrize("recorded", [False, True])
-async def test_a_callback_outweighs_a_failure_of_the_submission(*, recorded: bool) -> None:
+async def test_a_callback_outweighs_a_failure_of_the_submission(code: Code, *, recorded: bool) -> None:
     """It came first; the worker did not know yet, as it is told later if the job server is asked for a reason."""
     stage = Stage()
     await stage.assigned()
@@ -314,7 +329,7 @@ async def test_a_callback_outweighs_a_failure_of_the_submission(*, recorded: boo
     if recorded:
         await stored
         stage.job.call_back()
-    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=Code.JOB_REJECTED, detail="no"))
+    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=code, detail="no"))
     stage.worker.die()
     await asyncio.sleep(0.01)
     stage.job.call_back()
@@ -581,6 +596,16 @@ async def test_a_worker_that_contradicts_itself_is_not_believed(lie: str) -> Non
     assert stage.job.state is State.ASSIGNED
 
 
+async def test_a_contradiction_takes_back_nothing_that_is_proven() -> None:
+    """The job server had accepted the job: its client must not take it for one that may not have been submitted."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    stage.worker.handler.on_message(Answered(job_id=stage.job.id))
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.YES)
+
+
 async def test_the_job_of_a_worker_that_sent_nonsense_is_given_to_no_other() -> None:
     """Missing messages cannot be believed either."""
     stage = Stage()
@@ -714,6 +739,57 @@ async def test_calls_that_hang_do_not_keep_others_from_their_turn() -> None:
     assert ask.job_id == jobs[-1].id
     assert round(ask.deadline - began) == 121
     assert {told.kind for told in await asyncio.gather(*calls)} == {"unavailable"}
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        ("answered", ""),
+        ("died", "the worker did not make the call: it was killed by SIGKILL"),
+        ("gone before", "the worker did not make the call: it exited before it got the call"),
+        ("silent", "no worker reported the answer in time"),
+    ],
+)
+async def test_a_borrowed_worker_goes_back_to_the_pool(way: str, error: str) -> None:
+    """It is used again only if it has made its call."""
+    pool, job = FakePool(), a_job(timeout_s=1_000)
+    asker = LocalAsker(cast("Pool", pool), LocalRunner(cast("Pool", pool), ""))
+    call = asyncio.create_task(asker.ask(job, "outcome", job.deadline))
+    await eventually(lambda: pool.tickets)
+    pool.workers.append(worker := FakeWorker())
+    worker.gone = way == "gone before"
+    pool.tickets[-1].set_result(worker)
+    await eventually(lambda: worker.sent)
+    if way == "answered":
+        worker.handler.on_message(Told(job_id=job.id, call="outcome", kind="progress", body=b""))
+    elif way == "died":
+        worker.die()
+    assert (await call).error == error
+    assert pool.released == [way == "answered"]
+
+
+async def test_a_call_that_gets_no_worker_in_time_gives_its_ticket_back() -> None:
+    """A worker that arrives at the same moment would belong to nobody."""
+    pool, job = FakePool(), a_job(timeout_s=1_000)
+    asker = LocalAsker(cast("Pool", pool), LocalRunner(cast("Pool", pool), ""))
+    assert (await asker.ask(job, "outcome", job.deadline)).error == "no worker reported the answer in time"
+    assert (len(pool.tickets), pool.withdrawn) == (1, 1)
+
+
+async def test_a_call_about_an_adopted_job_has_no_callback_token() -> None:
+    """Only its hash is known; an empty one would be sent as if it were the job's."""
+    pool, job = FakePool(), a_job(timeout_s=1_000)
+    job.token = ""
+    asker = LocalAsker(cast("Pool", pool), LocalRunner(cast("Pool", pool), ""))
+    call = asyncio.create_task(asker.ask(job, "outcome", job.deadline))
+    await eventually(lambda: pool.tickets)
+    pool.workers.append(worker := FakeWorker())
+    pool.tickets[-1].set_result(worker)
+    await eventually(lambda: worker.sent)
+    (ask,) = worker.sent
+    assert isinstance(ask, Ask)
+    assert json.loads(ask.values).keys() == {"job_id", "job_uuid"}
+    call.cancel()
 
 
 async def test_only_the_first_word_counts() -> None:
