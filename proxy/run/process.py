@@ -247,7 +247,10 @@ class FrontEnd:
                     listener.stop()
                 await asyncio.gather(*(listener.stopped() for listener in listeners.values()))
         except TimeoutError:
-            log.event("error", "the drain took too long, and the remaining work was aborted")
+            if jobs := len(app.in_flight):
+                log.event("error", "the drain took too long, and the remaining work was aborted", jobs=jobs)
+            else:  # a call to cancel a job that has ended, or the answer to a client that reads slowly
+                log.event("warning", "the drain took too long, and calls or connections were cut off")
         await app.store.close()
         await app.observers.close()
 

@@ -2,7 +2,7 @@
 
 One long poll at a time. It is not cancelled, because messages that the service has sent are hidden even if nobody
 received them. So it is short, and a shutdown waits for its end; messages that it still returns are given back at once.
-Only a service that does not answer is not waited for.
+Only a service that does not answer is not waited for, nor, for long, are messages in hand that it does not take back.
 
 From a FIFO queue, one message is taken at a time: the service then delivers no other message of its group before that
 one is done, which keeps their order.
@@ -38,6 +38,8 @@ __all__ = ["POLL_S", "Consumer"]
 POLL_S: Final = 5
 #: How much later than that an answer may come during a shutdown.
 _LATE_S: Final = 2.0
+#: How long a shutdown waits for messages once the jobs of this process are done: for their replies and deletions.
+_SETTLE_S: Final = 5.0
 #: How often to check for room while there is none.
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.5, 30.0)
@@ -84,11 +86,16 @@ class Consumer:
             asyncio.get_running_loop().call_later(POLL_S + _LATE_S, self._loop.cancel)
 
     async def ended(self) -> None:
-        """After `stop`, wait until every message that was taken is done."""
+        """After `stop` and the end of the jobs, wait until every message that was taken is done, but not for long.
+
+        The service may be away, or a message may wait for a job of another instance: it is delivered again.
+        """
         if self._loop is not None:
             await asyncio.wait((self._loop,))
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_SETTLE_S)
+        if self._tasks:
+            log.event("warning", "messages were left, and are delivered again", messages=len(self._tasks))
 
     async def _run(self, queues: Queues | None) -> None:
         pause_s, longest_s = _PAUSES_S

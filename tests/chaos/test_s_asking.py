@@ -208,6 +208,21 @@ async def test_s2_a_cancel_that_fails_is_told_in_the_log_and_the_callback_counts
     assert said(told) == told_before + 1  # any 2xx
 
 
+async def test_s2_a_cancel_that_hangs_as_the_proxy_stops_is_no_lost_job(
+    moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
+) -> None:
+    """It is cut off with a warning: the job has ended, and its client was told."""
+    server, _ = moody
+    proxy = start(JOB_TIMEOUT="1")
+    waiting = asyncio.ensure_future(fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}))
+    await eventually(lambda: server.open == 1)
+    assert await asyncio.to_thread(proxy.stop) == 0
+    assert (await waiting).document["code"] == "deadline-exceeded"
+    assert server.told_to_cancel["1"] == 1
+    assert len(proxy.events_of("the drain took too long, and calls or connections were cut off")) == 1
+    assert [line["event"] for line in proxy.events if line["level"] == "error"] == []
+
+
 async def cancel_and_call_back(
     server: Moody, proxy: ProxyProcess, client: ClientSession, job_id: str, mood: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from proxy import log
 from proxy.jobs.entrance import JobReader, JobRequest
 from proxy.jobs.job_server import ServedJobServers
 from proxy.sqs.consumer import Consumer
@@ -247,6 +248,27 @@ async def test_the_end_waits_for_the_replies_of_what_runs() -> None:
     await nothing_moves()
     await consumed.end()
     assert consumed.queue.deleted == ["handle-1"]
+
+
+async def test_the_end_does_not_wait_long_for_a_service_that_takes_nothing_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What stops the proxy often kills it after half a minute. The message is delivered again."""
+    lines: list[tuple[str, object]] = []
+    monkeypatch.setattr(log, "event", lambda _, what, **fields: lines.append((what, fields.get("messages"))))
+    consumed = Consumed()
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
+    consumed.queue.deliveries.put_nowait([a_message()])
+    await nothing_moves()
+    consumed.queue.errors = [QueueError("connection refused")] * 1_000
+    consumed.consumer.stop()
+    consumed.queue.deliveries.put_nowait(QueueError("connection refused"))
+    await consumed.finish()
+    began = time.monotonic()
+    await consumed.consumer.ended()
+    assert round(time.monotonic() - began) == 5
+    assert ("messages were left, and are delivered again", 1) in lines
+    assert consumed.queue.deleted == []
 
 
 async def test_a_service_that_is_away_is_asked_less_and_less_often() -> None:
