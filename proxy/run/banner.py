@@ -21,8 +21,14 @@ _PROFILE: Final = "spreedly"
 _JOB: Final = '{"account": "example"}'
 
 
-def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> str:
-    """Return the text. `urls`: listeners' addresses by name; `embedded_url`: the embedded job server's, or nothing."""
+def banner(
+    settings: Settings, urls: Mapping[str, str], embedded_url: str, others: Mapping[str, str] | None = None
+) -> str:
+    """Return the text.
+
+    `urls`: listeners' addresses by name; `embedded_url`: the embedded job server's, or nothing; `others`: the job
+    servers besides the first, by their profiles' names, as they may be shown.
+    """
     public = urls.get("public", "")
     listens = f"listens on {public} (described at {public}/docs)" if public else "takes jobs from a queue only"
     lines = [f"The async job proxy {VERSION} {listens}"]
@@ -36,6 +42,7 @@ def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> st
         lines.append(f"Embedded job server: {embedded_url} (set JOB_SERVER_URL to use your own)")
     else:
         lines.append(f"Job server: {shown(settings.job_server_url)}")
+    lines += [f"Job server of {name}: {url}" for name, url in (others or {}).items()]
     if public:
         lines.append(f"Keys: {_keys(settings)}")
     lines.append(f"Mode: {_workers(settings)}; {_memory(settings)}")

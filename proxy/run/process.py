@@ -176,13 +176,15 @@ class FrontEnd:
     def _announce(self) -> None:
         """Print and log that the proxy serves."""
         settings, first = self._settings, self._groundwork.job_servers[0].url
+        others = {one.profile.name: shown(one.url) for one in self._groundwork.job_servers[1:]}
         called = replace(settings, job_server_url=first)
-        _say(banner(called, self._urls, self._embedded.url if self._embedded else ""))
+        _say(banner(called, self._urls, self._embedded.url if self._embedded else "", others))
         log.event(
             "info",
             "listening",
             **self._urls,
             job_server="embedded" if self._embedded else shown(first),
+            **({"other_job_servers": others} if others else {}),
             api_keys=len(settings.api_keys),
             admin_keys=len(settings.admin_keys),
             version=VERSION,

@@ -137,10 +137,10 @@ def sample_findings(profile: Profile, job_server_url: str) -> tuple[str, list[st
     secrets = dict.fromkeys(loader.secret_names(profile), "")
     wrong = []
     read: Counter[str] = Counter()
-    for number, sample in enumerate(profile.sample, 1):
+    for number, sample in enumerate(profile.sample):
         url = profile.server.url or job_server_url  # what a sample expects is about the profile's own address
         found = list(problems_with(profile, sample, url, secrets))
-        wrong += [f"sample {number}, a {sample.kind}, {words}" for words in found]
+        wrong += [f"sample[{number}], a {sample.kind}, {words}" for words in found]
         is_word = sample.kind not in {"job", "challenge"}
         read[f"{sample.kind} {sample.expect}" if is_word else sample.kind] += not found
     return ", ".join(f"{count} {what}" for what, count in read.items() if count), wrong

@@ -110,10 +110,12 @@ def _redrive(policy: str) -> tuple[str, int]:
 
 def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
     """Yield warnings about settings that work but are hardly intended, one sentence each."""
+    refused = "goes to the dead-letter queue"
     if queues.dead is None:
+        refused = "is replied to" if queues.replies is not None else "is given back until its retention ends"
         yield (
             "SQS_QUEUE_URL: the queue has no dead-letter queue: a message that is never submitted is retried until its "
-            "retention ends, and one that cannot be a job is replied to"
+            f"retention ends, and one that cannot be a job {refused}"
         )
     elif queues.jobs.max_receives == 1:
         yield "SQS_QUEUE_URL: the queue's maxReceiveCount is 1: no job is ever retried; set 5 or more"
@@ -125,8 +127,8 @@ def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
     if settings.result_ttl < queues.jobs.retention_s:
         yield (
             f"RESULT_TTL: jobs are remembered for {settings.result_ttl:.10g} s and the queue keeps messages for "
-            f"{queues.jobs.retention_s} s: a message that is delivered again after its job was forgotten goes to "
-            "the dead-letter queue, because it is unknown whether it ran"
+            f"{queues.jobs.retention_s} s: a message that is delivered again after its job was forgotten "
+            f"{refused}, because it is unknown whether it ran"
         )
     if queues.replies is None and not queues.allowed:
         yield "SQS_REPLY_QUEUE_URL: it is empty, so no replies are sent; `GET /jobs?message=ID` finds the job"

@@ -35,6 +35,14 @@ def test_what_is_switched_off_is_not_named() -> None:
     assert "jobs are forgotten when the process ends" in text
 
 
+def test_each_of_several_job_servers_is_named() -> None:
+    """The first one without its profile's name: it takes the jobs that name none."""
+    settings = load({"JOB_SERVER_URL": "http://jobs.example/start", "PROFILE": "spreedly,fal"})
+    lines = banner(settings, URLS, "", {"fal": "https://queue.fal.run"}).splitlines()
+    first = lines.index("Job server: http://jobs.example/start")
+    assert lines[first + 1] == "Job server of fal: https://queue.fal.run"
+
+
 def test_the_password_of_a_database_is_not_shown() -> None:
     """Nor its parameters, which may be secret."""
     settings = load({"JOURNAL": "postgresql://u:hidden@one,two:5433/jobs?sslpassword=hidden"})

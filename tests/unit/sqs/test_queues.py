@@ -75,10 +75,21 @@ GOOD = Queues(
     ("queues", "words"),
     [
         (GOOD, []),
-        (replace(GOOD, dead=None), ["has no dead-letter queue"]),
+        (replace(GOOD, dead=None), ["one that cannot be a job is replied to"]),
+        (
+            replace(GOOD, dead=None, replies=None),
+            ["one that cannot be a job is given back until its retention ends", "no replies are sent"],
+        ),
         (replace(GOOD, jobs=replace(GOOD.jobs, max_receives=1)), ["maxReceiveCount is 1"]),
         (replace(GOOD, dead=Queue(url="dead", retention_s=3_599)), ["keeps messages for less time"]),
-        (replace(GOOD, jobs=replace(GOOD.jobs, retention_s=3_601), dead=None), ["no dead-letter queue", "RESULT_TTL"]),
+        (
+            replace(GOOD, jobs=replace(GOOD.jobs, retention_s=3_601), dead=Queue(url="dead", retention_s=3_601)),
+            ["forgotten goes to the dead-letter queue,"],
+        ),
+        (
+            replace(GOOD, jobs=replace(GOOD.jobs, retention_s=3_601), dead=None),
+            ["no dead-letter queue", "forgotten is replied to,"],
+        ),
         (replace(GOOD, replies=None), ["no replies are sent"]),
         (replace(GOOD, replies=None, allowed={"other": Queue(url="other")}), []),
     ],
