@@ -26,7 +26,9 @@ from shared.messages import (
     Exited,
     Fork,
     Forked,
+    FrameReader,
     FromForkServer,
+    Log,
     Told,
     decode_from_fork_server,
     decode_from_worker,
@@ -175,6 +177,23 @@ def test_a_submission_is_finished_though_the_front_end_left_messages_unread(unre
                 connection.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
                 assert front_end.process.wait(IN_VAIN_S) == 0
             assert not psutil.pid_exists(worker)
+
+
+def test_a_worker_that_ends_by_an_unhandled_exception_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its type and place are in the front end's log, and its exit status is that of an error."""
+    faulty = """
+        from worker.main import Worker
+        Worker.serve = lambda *_: 1 / 0
+        """
+    monkeypatch.setattr(spawning, "COMMAND", _program(faulty))
+    with _front_end(_CONFIG) as front_end:
+        (pid,) = front_end.fork(1)
+        assert front_end.hear() == Exited(pid=pid, status=1)
+        (payload,) = FrameReader(10_000).feed(os.read(front_end.workers[pid].outbox, 10_000))
+        line = decode_from_worker(payload)
+        assert isinstance(line, Log)
+        assert (line.level, line.event) == ("error", "worker ended by ZeroDivisionError")
+        assert " <lambda> < worker/main.py:" in line.at
 
 
 def test_a_worker_whose_descriptors_the_kernel_does_not_pass_on_counts_as_not_made(
