@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.jobs.runner import Runner
     from proxy.jobs.shown_bodies import ShownBodies
@@ -79,6 +80,7 @@ class Dispatcher:
         runner: Runner,
         store: JobStore,
         in_flight: InFlight,
+        job_servers: ServedJobServers,
         headroom: Headroom,
         observer: Observer,
         poller: Poller,
@@ -95,6 +97,7 @@ class Dispatcher:
         self._runner = runner
         self._store = store
         self._in_flight = in_flight
+        self._job_servers = job_servers
         self._headroom = headroom
         self._observer = observer
         self._poller = poller
@@ -246,7 +249,7 @@ class Dispatcher:
             "never_submitted": len(records) - len(waiting),
             "waiting_for_callbacks": len(waiting),
         }
-        gone = sorted({record.profile for record in records if self._poller.server_of(record) is None})
+        gone = sorted({record.profile for record in records if self._job_servers.of(record) is None})
         if gone:  # nobody can be asked about these jobs here
             found["profiles_not_served"] = gone
         return found
@@ -331,7 +334,8 @@ class Dispatcher:
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:
         """Return the objects that watch for the job's end in addition to its runner."""
-        followers: list[Poller | Elsewhere] = [self._poller] if self._poller.can_follow(job) else []
+        server = self._job_servers.of(job)
+        followers: list[Poller | Elsewhere] = [self._poller] if server is not None and server.can_be_asked else []
         return [*followers, self._elsewhere] if self._elsewhere.instance else followers
 
     async def _follow(self, job: Job, follow: Callable[[Job], Awaitable[None]]) -> None:

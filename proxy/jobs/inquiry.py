@@ -24,6 +24,7 @@ from shared.messages import Told
 if TYPE_CHECKING:
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
@@ -45,19 +46,21 @@ class Inquiry:
         in_flight: InFlight,
         store: JobStore,
         poller: Poller,
+        job_servers: ServedJobServers,
         callback_intake: CallbackIntake,
     ) -> None:
         """`callback_intake` accepts the answers about jobs that are not in flight here."""
         self._in_flight = in_flight
         self._store = store
         self._poller = poller
+        self._job_servers = job_servers
         self._callback_intake = callback_intake
         #: The jobs whose outcomes were announced late, by id.
         self._late: dict[str, asyncio.Task[None]] = {}
 
     def can_ask(self, record: Record) -> bool:
         """Return whether there is a call that can say more about a job than its record."""
-        server = self._poller.server_of(record)
+        server = self._job_servers.of(record)
         if server is None or not server.can_be_asked:
             return False
         return record.state is not State.FINISHED or (not _reason_not_to_ask(record) and server.can_ask(record))

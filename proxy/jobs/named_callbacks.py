@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
-    from proxy.jobs.job_server import ServedJobServer
-    from proxy.jobs.polling import Poller
+    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
@@ -35,11 +34,13 @@ _MAX_EARLY: Final = 1_000
 class NamedCallbacks:
     """Finds the jobs of callbacks by their names."""
 
-    def __init__(self, callback_intake: CallbackIntake, in_flight: InFlight, store: JobStore, poller: Poller) -> None:
+    def __init__(
+        self, callback_intake: CallbackIntake, in_flight: InFlight, store: JobStore, job_servers: ServedJobServers
+    ) -> None:
         self._callback_intake = callback_intake
         self._in_flight = in_flight
         self._store = store
-        self._poller = poller
+        self._job_servers = job_servers
         #: Names that no job of a profile had when their callbacks came; the newest last.
         self._early: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._searching = asyncio.Lock()
@@ -62,7 +63,7 @@ class NamedCallbacks:
             found = self._called_here(server, output, name)
             if found is None and search:
                 found = await self._called(server, output, name)
-        return found if found is not None and self._poller.server_of(found) is server else None
+        return found if found is not None and self._job_servers.of(found) is server else None
 
     async def refuse(self, server: ServedJobServer, name: str, reason: str) -> None:
         """Note that a callback was refused, which is already counted, at the job that it names.
@@ -89,7 +90,7 @@ class NamedCallbacks:
 
     def _called_here(self, server: ServedJobServer, output: str, name: str) -> Job | None:
         called = (job for job in self._in_flight if job.recorder.record.outputs.get(output) == name)
-        return next((job for job in called if self._poller.server_of(job) is server), None)
+        return next((job for job in called if self._job_servers.of(job) is server), None)
 
     async def _called(self, server: ServedJobServer, output: str, name: str) -> Record | None:
         if not name.isprintable():  # not every database takes it

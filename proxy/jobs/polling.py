@@ -142,9 +142,9 @@ class Poller:
     async def follow(self, job: Job) -> None:
         """Ask about `job` until its outcome is on record; to be cancelled when the job ends in another way.
 
-        Nothing is asked if that is impossible (`can_follow`).
+        Nothing is asked if that is impossible.
         """
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         if server is None or not server.can_be_asked:
             return
         status = server.profile.status
@@ -173,11 +173,6 @@ class Poller:
             schedule.asked(time.monotonic(), notified=notified, pause_s=told.pause_s)
             self._take(job, told)
 
-    def can_follow(self, job: Job) -> bool:
-        """Return whether there is a call for the outcome of `job`."""
-        server = self.server_of(job)
-        return server is not None and server.can_be_asked
-
     async def ask_now(self, job: Job) -> Told:
         """Ask about `job` on request; the answer is handled like that of a scheduled call."""
         told = await self.ask_about(job, job.deadline)
@@ -189,7 +184,7 @@ class Poller:
 
         The kind of the answer is `unavailable` if a name is missing for the call. The answer is only returned.
         """
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         if server is None:
             lacking = f"no job server with the profile {job.profile} is served here"
         elif not server.can_be_asked:
@@ -210,7 +205,7 @@ class Poller:
     async def find_reason(self, job: Job) -> None:
         """Ask for a failure's missing reason; the callback may have come before the names for this call are known."""
         until = time.monotonic() + _REASON_S
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         if server is None:
             return
         while not server.can_ask(job.recorder.record):
@@ -242,22 +237,22 @@ class Poller:
 
     def waits_for_notifications(self, job: Job) -> bool:
         """Return whether callbacks about `job` only say that there may be an outcome to ask for."""
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         return server is not None and server.profile.callback.notification_only
 
     def can_find_reason(self, job: Job) -> bool:
         """Return whether there is a call that may give the reason."""
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         return server is not None and server.profile.status is not None
 
     def can_cancel(self, job: Job) -> bool:
         """Return whether `job` can be cancelled at the job server now."""
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         return server is not None and server.can_cancel(job.recorder.record.outputs)
 
     def has_cancel(self, job: Job) -> bool:
         """Return whether there is a call that cancels `job`, now or once the job server has named it."""
-        server = self.server_of(job)
+        server = self._job_servers.of(job)
         return server is not None and server.has_cancel
 
     def awaits_name(self, job: Job) -> bool:
@@ -281,7 +276,7 @@ class Poller:
 
     def is_named_late(self, record: Record, outputs: Mapping[str, str]) -> bool:
         """Return whether a job that was given up can be cancelled at the job server only now, with these `outputs`."""
-        server, failure = self.server_of(record), record.failure
+        server, failure = self._job_servers.of(record), record.failure
         if server is None or failure is None or record.callback is not None:
             return False
         is_given_up = failure.code in _GIVEN_UP and failure.submitted is not Submitted.NO
@@ -293,10 +288,6 @@ class Poller:
         self.counts[job.profile or self._job_servers.first.name, call, outcome] += 1
         job.calls[f"{call} {outcome}"] = job.calls.get(f"{call} {outcome}", 0) + 1
         return told
-
-    def server_of(self, found: Job | Record) -> ServedJobServer | None:
-        """Return the job server of a job; None: it is no longer served."""
-        return self._job_servers.of(found)
 
     @staticmethod
     def _take(job: Job, told: Told) -> None:

@@ -78,7 +78,7 @@ def create_core(
     poller = Poller(served, LocalAsker(pool, runner))
     delivery: Delivery = in_flight if peers is None else SharedDelivery(in_flight, peers)
     callback_intake = CallbackIntake(in_flight, store, delivery, poller)
-    named_callbacks = NamedCallbacks(callback_intake, in_flight, store, poller)
+    named_callbacks = NamedCallbacks(callback_intake, in_flight, store, served)
     poller.was_called = named_callbacks.came_early
     callback_intake.on_proof = observers.history.proven
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
@@ -89,6 +89,7 @@ def create_core(
         poller=poller,
         store=store,
         in_flight=in_flight,
+        job_servers=served,
         headroom=headroom,
         observer=observers,
         elsewhere=elsewhere,
@@ -97,7 +98,9 @@ def create_core(
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
-    inquiry = Inquiry(in_flight=in_flight, store=store, poller=poller, callback_intake=callback_intake)
+    inquiry = Inquiry(
+        in_flight=in_flight, store=store, poller=poller, job_servers=served, callback_intake=callback_intake
+    )
     callback_intake.on_named = lambda record: dispatcher.give_up([record])
     callback_intake.on_announced = dispatcher.on_announced = inquiry.announced
     if peers is not None:

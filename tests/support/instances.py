@@ -132,10 +132,14 @@ class Instance:
         self.elsewhere = Elsewhere(
             in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers
         )
-        self.named_callbacks = NamedCallbacks(self.callback_intake, self.in_flight, self.store, self.poller)
+        self.named_callbacks = NamedCallbacks(self.callback_intake, self.in_flight, self.store, served)
         self.poller.was_called = self.named_callbacks.came_early
         self.inquiry = Inquiry(
-            in_flight=self.in_flight, store=self.store, poller=self.poller, callback_intake=self.callback_intake
+            in_flight=self.in_flight,
+            store=self.store,
+            poller=self.poller,
+            job_servers=served,
+            callback_intake=self.callback_intake,
         )
         self.headroom = StatedHeadroom()
         self.notes = Notes()
@@ -143,6 +147,7 @@ class Instance:
             runner=runner or self.stepped,
             store=self.store,
             in_flight=self.in_flight,
+            job_servers=served,
             headroom=self.headroom,
             observer=self.notes,
             poller=self.poller,

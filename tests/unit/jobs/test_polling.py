@@ -136,7 +136,6 @@ async def test_a_job_server_that_cannot_be_asked_is_not_followed() -> None:
     """It costs such a job nothing."""
     instance = Instance()
     job = await waiting(instance)
-    assert not instance.poller.can_follow(job)
     await job.outcome
     assert instance.asker.asked == []
 
