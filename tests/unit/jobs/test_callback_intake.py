@@ -60,6 +60,19 @@ async def test_the_first_callback_is_recorded_and_delivered_when_its_sender_hear
     assert await job.outcome == Succeeded(body=BODY)
 
 
+async def test_a_callback_is_delivered_as_soon_as_it_is_recorded(instance: Instance, job: Job) -> None:
+    """Even if its sender waits no longer; and the job's runner may prepare for it before."""
+    instance.store.hanging = True
+    taking = asyncio.create_task(instance.call_back(job, BODY))
+    await nothing_moves()
+    taking.cancel()
+    assert (job.arrival.done(), job.callback.done()) == (True, False)
+
+    instance.store.hanging = False
+    await nothing_moves()
+    assert job.callback.done()
+
+
 async def test_a_callback_that_says_that_the_job_failed_is_the_outcome_as_well(instance: Instance, job: Job) -> None:
     """With the callback's body, byte for byte."""
     body = b'{"state": "failed", "n": 1.0}'

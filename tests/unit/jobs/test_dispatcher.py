@@ -15,7 +15,7 @@ from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
-from tests.support.instances import Instance
+from tests.support.instances import FAILED, Instance
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.runners import SUBMIT, AnsweringRunner, FreeRunner, InProcessRunner, RefusedError, Step
 
@@ -93,6 +93,7 @@ async def test_a_job_that_is_not_admitted_leaves_nothing_behind(
     assert after == before
     with pytest.raises(AdmissionError):
         instance.entrance.check_admission()
+    assert instance.dispatcher.room() == 0
 
 
 async def test_a_job_gives_its_place_back_when_it_has_its_outcome() -> None:
@@ -348,6 +349,18 @@ async def test_a_callback_that_never_came_is_counted_where_there_may_have_been_a
     await job.outcome
 
     assert instance.callback_intake.counts[CallbackFate.NEVER] == never
+
+
+async def test_a_callback_that_says_that_the_job_failed_has_come() -> None:
+    """A job that fails by its callback is none whose callback never came."""
+    instance = Instance()
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    await instance.call_back(job, b'{"state": "failed"}', FAILED)
+    await job.outcome
+
+    assert +instance.callback_intake.counts == {CallbackFate.ACCEPTED: 1}
 
 
 # --- cancelling and draining -----------------------------------------------------------------------------------------

@@ -44,6 +44,14 @@ async def test_a_job_is_on_record_as_unknown_before_it_may_be_submitted(recorder
     assert recorder.stored.done()
 
 
+async def test_a_job_that_an_earlier_process_recorded_need_not_be_recorded(disk: FailingStore) -> None:
+    """Whoever asks for it waits for nothing."""
+    recorder = Recorder(disk, a_record(), stored=True)
+    recorder.queued()
+
+    assert (recorder.soon_stored().done(), disk.puts, disk.notes) == (True, [], [])
+
+
 async def test_a_job_that_cannot_be_recorded_must_not_be_submitted(recorder: Recorder, disk: FailingStore) -> None:
     """Its runner gets an error, and its id is not given to the client."""
     disk.failing = True

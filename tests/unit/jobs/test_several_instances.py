@@ -11,7 +11,7 @@ import pytest
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from proxy.store.record import Record
-from shared.errors import Code, RequestError, StoreUnavailableError
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
@@ -180,6 +180,19 @@ async def test_a_claim_keeps_no_place_after_its_end() -> None:
     await time_passes(1)
 
     assert here.dispatcher.room() == 1
+
+
+async def test_a_job_with_a_key_is_refused_before_it_claims_the_key(cluster: Cluster) -> None:
+    """For the same reasons as others: a claim would outlast the refusal."""
+    here, there, _ = cluster.instances
+    here.dispatcher.draining = True
+
+    with pytest.raises(AdmissionError, match="shutting down"):
+        await here.join()
+
+    assert here.store.puts == []
+    _, joined = await there.join()
+    assert not joined
 
 
 # --- callbacks -------------------------------------------------------------------------------------------------------
@@ -597,6 +610,23 @@ async def test_a_failure_is_refused_to_an_instance_whose_job_was_taken_over(clus
     assert here.elsewhere.fenced == 1
 
 
+async def test_a_job_that_was_taken_over_gets_no_second_worker_but_its_callback(cluster: Cluster) -> None:
+    """Its first worker was lost before it connected, but another instance must assume that the job was submitted."""
+    here, there, elsewhere = cluster.instances
+    job = await begun(here, *SUBMIT[:2])
+    cluster.sleeps_through_its_lease(here, there)
+    await elsewhere.call_back(job, b"{}", PROGRESS)
+    await nothing_moves()
+    assert job.recorder.is_taken
+    here.stepped.tell(job, Step.RECORD, Step.CONNECT)
+    await time_passes(1)
+    assert (job.outcome.done(), here.stepped.submitted.total(), here.elsewhere.fenced) == (False, 0, 1)
+
+    await elsewhere.call_back(job, BODY)
+
+    assert await job.outcome == Succeeded(body=BODY)
+
+
 async def test_what_was_about_to_be_submitted_when_it_was_taken_over_is_unknown(cluster: Cluster) -> None:
     """Its record says so since before the worker got it, and nothing can be fenced after that."""
     here, there, _ = cluster.instances
@@ -699,11 +729,13 @@ async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: C
     assert job.recorder.is_taken is knows
     cluster.kill(there)
     cluster.take_over(here, there)
+    assert here.in_flight.by_id(job.id) is job
 
     here.stepped.tell(job, job.failure(Code.WORKER_DIED, "gone"))
 
     assert failure(await job.outcome) == (Code.WORKER_DIED, Submitted.YES)
     assert (await on_record(cluster, job)).outcome == await job.outcome
+    assert len(here.in_flight) == 0
 
 
 async def test_jobs_that_were_taken_over_are_asked_for() -> None:
@@ -731,8 +763,12 @@ async def test_an_instance_that_drains_waits_for_its_own_jobs_and_takes_callback
     assert await here.call_back(others, BODY) is CallbackFate.ACCEPTED
     assert await others.outcome == Succeeded(body=BODY)
     assert not drained.done()
+    last = await begun(there, *SUBMIT)
+    waiting = asyncio.create_task(here.elsewhere.end_of(await on_record(cluster, last), None))
     await there.call_back(own, BODY)
     await drained
+    with pytest.raises(AdmissionError, match="the job continues at another instance"):
+        await waiting
 
 
 async def test_an_instance_that_drains_takes_over_nothing(cluster: Cluster) -> None:
