@@ -24,7 +24,7 @@ from jobserver.options import Options
 from tests.support.coverage import measured
 from tests.support.job_server import JobServer, end
 from tests.support.order import shuffle
-from tests.support.postgresql import own_server
+from tests.support.postgresql import create_database, own_server
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
 from tests.support.shared_proxies import SharedProxies
@@ -147,6 +147,4 @@ def postgresql(shared_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
 @pytest.fixture
 def database(postgresql: PostgreSQL) -> str:
     """The URL of an empty database of the test's own."""
-    name = f"test_{next(_numbers)}"
-    postgresql.sql(f"CREATE DATABASE {name}")
-    return postgresql.url(name)
+    return create_database(postgresql, f"test_{next(_numbers)}")
