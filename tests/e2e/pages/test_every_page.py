@@ -96,6 +96,7 @@ def test_the_tab_key_reaches_everything(driver: Chrome, operated: Operated, page
     run(driver, _NOTE_FOCUS)
     ActionChains(driver).send_keys(Keys.TAB * (run(driver, _REACHABLE) + 20)).perform()
     focused = run(driver, "return focused")
+    driver.find_element(By.TAG_NAME, "h1").click()  # the last keys have left the page, and no later one would get them
     assert focused[0][0] == "Skip to the content"
     assert [it for _, style, it in focused if style == "none"] == []
     assert run(driver, _LEFT) == []
