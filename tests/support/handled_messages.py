@@ -7,12 +7,11 @@ import time
 from typing import Final
 
 from proxy.jobs.entrance import JobReader
-from proxy.jobs.job_server import ServedJobServers
 from proxy.sqs.counts import Fate
 from proxy.sqs.message import Message
 from proxy.sqs.message_jobs import MessageJobs
 from proxy.sqs.queues import Queue, Queues
-from tests.support.instances import Instance, a_job_server
+from tests.support.instances import Instance, served_job_servers
 from tests.support.stated_queue import StatedQueue
 
 __all__ = ["DEAD", "JOBS", "OTHER", "REPLIES", "TTL_S", "Handled"]
@@ -38,7 +37,7 @@ class Handled:
         self.queue = StatedQueue()
         #: Unix seconds.
         self.now = 1_000_000.0
-        reader = JobReader(ServedJobServers([a_job_server("spreedly")], ["account"]), max_body_bytes=1_000)
+        reader = JobReader(served_job_servers("spreedly", labels=("account",)), max_body_bytes=1_000)
         self.message_jobs = MessageJobs(
             self.queue,
             self.instance.entrance,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import Peers
     from shared.outcome import Outcome
 
-__all__ = ["FAILED", "PROGRESS", "SUCCEEDED", "Cluster", "Instance"]
+__all__ = ["FAILED", "PROGRESS", "SUCCEEDED", "Cluster", "Instance", "a_job_server", "served_job_servers"]
 
 SUCCEEDED = Verdict(kind=Kind.SUCCEEDED)
 FAILED = Verdict(kind=Kind.FAILED)
@@ -93,15 +93,21 @@ class StatedAsker:
         return told._replace(job_id=job.id, call=call)
 
 
-#: Thousands of instances are made, and a profile is read-only.
-_loaded = functools.cache(loader.load)
+# Thousands of instances are made. What they know of job servers is read-only, and takes longer to make than the rest.
 
 
+@functools.cache
 def a_job_server(profile: str) -> JobServer:
     """Return a job server that nobody calls."""
-    loaded = _loaded(profile)
+    loaded = loader.load(profile)
     secrets = dict.fromkeys(loader.secret_names(loaded), "secret")
     return JobServer(url="http://job-server", profile=loaded, secrets=secrets)
+
+
+@functools.cache
+def served_job_servers(*profiles: str, labels: tuple[str, ...] = ()) -> ServedJobServers:
+    """Return these job servers as a front end knows them."""
+    return ServedJobServers([a_job_server(name) for name in profiles], labels)
 
 
 class Instance:
@@ -125,7 +131,7 @@ class Instance:
         self.store = store or FailingStore()
         self.in_flight = InFlight()
         self.asker = StatedAsker()
-        served = self.served = ServedJobServers([a_job_server(name) for name in profile.split(",")])
+        served = self.served = served_job_servers(*profile.split(","))
         self.poller = Poller(served, self.asker)
         delivery: Delivery = self.in_flight if peers is None else SharedDelivery(self.in_flight, peers)
         self.callback_intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
