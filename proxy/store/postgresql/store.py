@@ -219,8 +219,8 @@ class PostgreSQLStore:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. If it fails because the database is unavailable, it may be written nevertheless."""
-        was_noted, was_kept = self._notes.pop(record.id), self._backlog.pop(record.id)
-        put = self._order(record, keep=keep or was_noted or was_kept, attempts=was_kept)
+        had_to_be_kept = self._notes.pop(record.id) | self._backlog.pop(record.id)
+        put = self._order(record, keep=keep or had_to_be_kept)
         # Ends are tried anyway: an instance that was paused may only think that the database is unavailable.
         if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))

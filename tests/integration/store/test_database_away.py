@@ -231,10 +231,11 @@ async def test_two_results_of_a_job_are_counted_on_record(
         assert (found.callback, found.duplicates, found.trail) == (b"other", 1, "[]")
 
 
-async def test_a_result_that_is_already_on_record_is_no_second_one(
-    instance: MakeInstance, postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", ["the same result", "a failure"])
+async def test_what_waits_to_be_recorded_is_no_second_result(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
-    """Its sender was told that it was not stored, and sent it to another instance."""
+    """The sender of a result was told that it was not stored, and sent it to another instance."""
     monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 0.0)
     async with Line(postgresql.port) as line:
         a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
@@ -242,16 +243,41 @@ async def test_a_result_that_is_already_on_record_is_no_second_one(
         record = of(a, a_record(state=State.SUBMITTING))
         await a.put(record)
         line.cut()
+        ended = called_back(record)
+        if kept == "a failure":
+            ended = replace(ended, callback=None, failure=_FAILURE)
         with pytest.raises(StoreUnavailableError):
-            await a.put(called_back(record), keep=True)
+            await a.put(ended, keep=True)
         await b.put(called_back(record))
 
         line.mend()
 
         await eventually(lambda: not figure(a, "journal_backlog") and not figure(a, "journal_queue"))
-        found = await a.by_id(record.id)
+        found = await a.by_name(Called(record.id))  # notes are recorded first
         assert found is not None
         assert (found.callback, found.duplicates) == (called_back(record).callback, 0)
+
+
+async def test_what_was_noted_is_not_lost_with_a_callback_that_cannot_be_recorded(
+    instance: MakeInstance, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender of the callback may not retry, and the note was all that said that another one was refused."""
+    monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 0.0)
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    await asyncio.to_thread(postgresql.kill)
+    noted = replace(record, refused=1, refusal="not JSON")
+    a.note(noted)
+    with pytest.raises(StoreUnavailableError):
+        await a.put(called_back(noted))
+
+    await asyncio.to_thread(postgresql.start)
+
+    await eventually(lambda: not figure(a, "journal_backlog") and not figure(a, "journal_queue"))
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert (found.refused, found.refusal) == (1, "not JSON")
 
 
 async def test_what_waits_to_be_recorded_is_tried_once_more_at_the_end(

@@ -280,6 +280,25 @@ async def test_a_callback_that_is_repeated_because_its_answer_was_lost_is_a_dupl
     assert (record.callback, record.duplicates) == (BODY, 1)
 
 
+async def test_a_callback_that_waited_to_be_recorded_and_comes_again_adds_nothing_to_the_one_on_record(
+    cluster: Cluster,
+) -> None:
+    """That came to another instance meanwhile, and is another one."""
+    here, there, _ = cluster.instances
+    job = await begun(here, *SUBMIT)
+    cluster.cut_off(here)
+    with pytest.raises(StoreUnavailableError):
+        await here.call_back(job, BODY, Verdict(kind=Kind.FAILED, error="out of memory"))
+    await job.outcome
+    await there.call_back(job, OTHER)
+    cluster.cut_off(here, on=False)
+    vars(here.store)["_kept"].append(job.recorder.record)  # it is being written
+
+    assert await here.call_back(job, BODY) is CallbackFate.DUPLICATE
+    record = await on_record(cluster, job)
+    assert (record.callback, record.error, record.duplicates) == (OTHER, "", 1)
+
+
 async def test_a_callback_on_record_counts_though_the_deadline_comes_before_it_is_heard_of(cluster: Cluster) -> None:
     """The job's own end is refused; the client gets what the record says."""
     here, there, _ = cluster.instances
