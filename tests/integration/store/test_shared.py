@@ -25,10 +25,12 @@ from proxy.store.postgresql.statements import (
     FIND,
     FORGET_INSTANCES,
     GONE,
+    OVERDUE,
     PIECE,
     SEEN_TO,
     TAKE_CANCELLED,
     TAKE_OVER,
+    UNSURE,
 )
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
@@ -552,7 +554,14 @@ async def test_a_job_is_given_up_though_the_answer_to_its_end_was_lost(
     session = b._reading  # noqa: SLF001 - the connection that ends the jobs of others
     run = session.run
 
+    rounds: list[str] = []
+
     async def lose(asked: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        if asked == OVERDUE:
+            rounds.append(asked)
+        if asked == UNSURE and len(lost) == 1:
+            lost.append(())
+            raise GoneError("the server is not back yet")
         if asked == sql and not lost and not is_executed:
             lost.append(())
             raise GoneError("the connection broke")
@@ -576,13 +585,50 @@ async def test_a_job_is_given_up_though_the_answer_to_its_end_was_lost(
             await b.put(failed(record, Code.CANCELLED, Submitted.UNKNOWN))
 
     await give_up_one_more()
-    await eventually(lambda: lost)
+    await eventually(lambda: heard.given_up)
+    seen = len(rounds)
+    await eventually(lambda: len(rounds) >= seen + 2)
     await give_up_one_more()
 
     await eventually(lambda: len(heard.given_up) == 2)
     assert sorted(record.id for record in heard.given_up) == [record.id for record in records]
     assert all(record.failure is not None for record in heard.given_up)
     assert reading(b, "cluster_jobs_overdue") == (2 if sql == END_OVERDUE else 0)
+
+
+@pytest.mark.parametrize("sql", [END_OVERDUE, TAKE_CANCELLED], ids=["overdue", "cancelled"])
+async def test_a_job_whose_callback_has_just_come_is_not_given_up(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    """Its result stays as it is."""
+    heard = Heard()
+    a, b = await instance("a"), await instance("b", heard)
+    session = b._reading  # noqa: SLF001 - the connection that ends the jobs of others
+    run = session.run
+    taken: list[Any] = []
+
+    async def race(asked: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        if asked == sql and not taken:
+            await b.put(called_back(record))
+        rows = await run(asked, *params, **options)
+        if asked == sql:
+            taken.append(rows)
+        return rows
+
+    monkeypatch.setattr(session, "run", race)
+    await stop_beats(a)
+    left_s = -2 if sql == END_OVERDUE else 30
+    record = of(a, a_record(state=State.SUBMITTING, deadline_at=time.time() + left_s))
+    await a.put(record)
+    if sql == TAKE_CANCELLED:
+        await b.put(failed(record, Code.CANCELLED, Submitted.UNKNOWN))
+
+    await eventually(lambda: taken)
+    assert [list(rows) for rows in taken] == [[]]
+    assert heard.given_up == []
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert (found.callback, found.owner, found.late) == (b"{}", a.instance, sql == TAKE_CANCELLED)
 
 
 async def test_nobody_is_dead_because_the_servers_clock_was_set_forward(
