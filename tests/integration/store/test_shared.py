@@ -252,11 +252,12 @@ async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstanc
     ended = failed(record, Code.DEADLINE_EXCEEDED, Submitted.UNKNOWN)
     await a.put(ended)
 
-    await b.put(called_back(seen))
+    await b.put(replace(called_back(seen), finished_at=time.time() + 60))
 
     found = await a.by_id(record.id)
     assert found is not None
     assert (found.callback, found.failure, found.late, found.owner) == (b"{}", ended.failure, True, a.instance)
+    assert found.took_s(0.0) < 30  # it has ended when it failed
     with pytest.raises(TakenError) as taken:
         await a.put(called_back(ended, b'{"n": 2}'))
     assert alike(taken.value.record, found)
