@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -61,18 +61,20 @@ def _run(arguments: list[str]) -> int:
         check = given.check
     settings = load(env_file=_ENV_FILE)
     preflight.check(journal=settings.journal)
-    return _check(settings) if check else _serve(settings)
+    if check:
+        _check(settings)
+    return _serve(settings)
 
 
-def _check(settings: Settings) -> int:
+def _check(settings: Settings) -> NoReturn:
     gc.disable()  # the process ends before its garbage matters
     import asyncio  # noqa: PLC0415
 
     from proxy.run import preflight  # noqa: PLC0415
     from proxy.run.check import Check  # noqa: PLC0415
 
-    with preflight.no_traceback():
-        return asyncio.run(Check(settings, preflight.say).run())
+    with preflight.no_traceback(), asyncio.Runner() as runner:
+        os._exit(runner.run(Check(settings, preflight.say).run()))  # a thread may wait for a name server, as below
 
 
 def _serve(settings: Settings) -> int:
@@ -88,10 +90,17 @@ def _serve(settings: Settings) -> int:
 
     from proxy.run.event_loop import EventLoop  # noqa: PLC0415 - while the started processes load
     from proxy.run.process import FrontEnd  # noqa: PLC0415
+    from shared.errors import SettingsError  # noqa: PLC0415
     from shared.settings import given, load  # noqa: PLC0415
 
+    front_end = FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE), given(env_file=_ENV_FILE))
     with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE), given(env_file=_ENV_FILE)).run())
+        try:
+            runner.run(front_end.run())
+        except SettingsError as exc:
+            code = _impossible(str(exc))
+            front_end.abandon()
+            os._exit(code)  # a thread may wait for a name server, for a minute and more
     return 0
 
 

@@ -102,6 +102,13 @@ class FrontEnd:
         await self._drain(app, listeners)
         await self._leave(self._exit_code)
 
+    def abandon(self) -> None:
+        """Write and close the files after a start that is impossible; the other processes end with this one."""
+        if self._log is not None:
+            self._log.close(0.2)
+        if self._groundwork.journal is not None:
+            self._groundwork.journal.close()
+
     async def _look_around(self) -> None:
         from proxy.run.look_around import look_around  # noqa: PLC0415 - not needed before everything serves
 

@@ -53,6 +53,21 @@ groundwork.lay_groundwork = lay_and_limit
 sys.exit(__main__.main())
 """
 
+#: Starts the proxy with a database that cannot be used, while a thread still waits, as for a name server.
+_WAITS: Final = """
+import asyncio, sys, time
+from proxy import __main__
+from proxy.run import check, process
+from shared.errors import SettingsError
+async def away(*_):
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
+    raise SettingsError("JOURNAL: away")
+async def found(settings):
+    return [] if await asyncio.gather(away(), return_exceptions=True) else None
+process._open_store, check.journal_findings = away, found
+sys.exit(__main__.main())
+"""
+
 both_ways = pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
 
 
@@ -133,6 +148,16 @@ def test_no_descriptors_left_for_the_event_loop(left: int) -> None:
     """The event loop, uvloop's, would abort the process, could not be created, or not even be closed."""
     line = the_line(run(sys.executable, "-c", _LEFT, str(left)))
     assert line.startswith("error: cannot start: Too many open files; raise the limit of open files")
+
+
+def test_a_start_that_failed_does_not_wait_for_its_threads() -> None:
+    """A name server that does not answer is waited for, for a minute and more."""
+    assert the_line(run(sys.executable, "-c", _WAITS)) == "error: JOURNAL: away"
+
+
+def test_a_check_does_not_wait_for_its_threads() -> None:
+    """As for a start."""
+    assert run(sys.executable, "-c", _WAITS, "--check").returncode == 0
 
 
 async def test_the_least_limit_of_open_files_is_enough_for_a_job(client: ClientSession) -> None:
