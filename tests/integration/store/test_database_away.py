@@ -18,7 +18,7 @@ from cluster.postgresql import PostgreSQL
 from proxy.store.names import Called
 from proxy.store.postgresql import store
 from proxy.store.postgresql.leases import Times
-from proxy.store.postgresql.session import GoneError
+from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import LEAVE
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
@@ -549,6 +549,19 @@ async def test_a_large_result_is_read_over_a_slow_line(
 
         assert (await ended).callback == bytes(700_000)
         assert figure(b, "journal_failures") == 0
+
+
+async def test_a_slow_answer_does_not_keep_heartbeats_waiting(postgresql: PostgreSQL, database: str) -> None:
+    """It is given up where they use the same connection, although it goes on arriving."""
+    async with Line(postgresql.port) as line:
+        session = Session(
+            f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}", may_take_long=False
+        )
+        await session.run("SELECT 1::int")
+        line.slow_down(200_000)
+        with pytest.raises(GoneError, match="has not answered for"):
+            await session.run("SELECT repeat('x', 10000000)::text", patience_s=1.0)
+        session.close()
 
 
 async def test_a_line_that_is_reset_is_made_again_at_once(
