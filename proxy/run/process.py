@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -354,9 +355,11 @@ def _warn_of_misspelt() -> None:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # it is only information
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    """Print `text`, which is only information, unless nobody reads: writing to a full pipe would block forever."""
+    with contextlib.suppress(OSError):
+        if select.select((), (sys.stdout.fileno(),), (), 0)[1]:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
 
 def _tune_garbage_collection() -> None:

@@ -224,6 +224,36 @@ def test_closed_standard_streams_are_no_trouble(closed: tuple[int, ...]) -> None
         process.wait()
 
 
+def test_an_output_that_nobody_reads_does_not_keep_the_proxy_from_serving() -> None:
+    """A pipe that earlier starts have filled: the addresses are in the log, too."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65_536))
+    os.set_blocking(writer, True)
+    process = subprocess.Popen(
+        [sys.executable, "run.py"],
+        env=environment(JOB_SERVER_URL="http://127.0.0.1:9/", LOG_FORMAT="json"),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert any('"listening"' in line for line in process.stderr)
+        process.terminate()
+        process.communicate()
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        for fd in (reader, writer):
+            os.close(fd)
+
+
 @pytest.mark.parametrize("arguments", [("--check",), ("--help",), ("--version",)], ids=lambda it: it[0])
 def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> None:
     """An exit code of 0 would claim that the report was read."""
