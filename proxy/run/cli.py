@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.settings import variables
-from shared.version import VERSION
+from shared.version import VERSION, commit
 
 __all__ = ["Arguments", "parse", "settings_list"]
 
@@ -61,7 +61,8 @@ def _text(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
     if given.help:
         return parser.format_help()
     if given.version:
-        return f"async-job-proxy {VERSION}"
+        checked_out = commit()
+        return f"async-job-proxy {VERSION}" + (f", commit {checked_out}" if checked_out else "")
     if given.profiles:
         from proxy.run.profile_report import list_of_profiles  # noqa: PLC0415 - reads every profile
 

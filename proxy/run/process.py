@@ -37,7 +37,7 @@ from proxy.workers.pool import Pool
 from shared.database_url import is_database
 from shared.settings import load, misspelt
 from shared.shown_urls import shown
-from shared.version import VERSION
+from shared.version import VERSION, commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -196,6 +196,7 @@ class FrontEnd:
             api_keys=len(settings.api_keys),
             admin_keys=len(settings.admin_keys),
             version=VERSION,
+            commit=commit(),
             pid=os.getpid(),
         )
 

@@ -19,7 +19,7 @@ import pytest
 from proxy.run.check import Check
 from shared.job_server.loader import shipped
 from shared.settings import load, variables
-from shared.version import VERSION
+from shared.version import VERSION, commit
 from tests.support.checked import checked
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
@@ -107,7 +107,8 @@ def test_help_lists_every_setting_with_its_default_and_what_it_takes() -> None:
 def test_the_version_is_told() -> None:
     """One line."""
     ended = run("--version")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"async-job-proxy {VERSION}\n", "")
+    checked_out = f", commit {commit()}" if commit() else ""
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"async-job-proxy {VERSION}{checked_out}\n", "")
 
 
 async def test_check_warns_of_what_is_most_often_an_oversight(check: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
