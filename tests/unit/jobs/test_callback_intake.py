@@ -13,6 +13,7 @@ from proxy.jobs.job import Job, new_token, token_hash
 from proxy.jobs.trail import called_back_at
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
+from shared.job_server.verdict import Verdict
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance
@@ -396,3 +397,48 @@ async def test_progress_after_the_deadline_is_no_result(instance: Instance, job:
     record = await on_record(instance, job)
     assert (record.outcome, record.callback) == (told, None)
     assert await instance.call_back(job, BODY) is CallbackFate.LATE
+
+
+# --- refused ones ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("proves", [False, True])
+async def test_a_refused_callback_is_proof_only_if_the_job_server_must_have_sent_it(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, *, over: bool, proves: bool
+) -> None:
+    """Otherwise whoever has the URL could let `submitted` be `yes`, or fill the log."""
+    logged: list[int] = []
+    monkeypatch.setattr("proxy.jobs.callback_intake.log.event", lambda *_, **fields: logged.append(fields["refused"]))
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT[:3])
+    if over:
+        instance.stepped.tell(job, Code.WORKER_DIED)
+        await job.outcome
+    await nothing_moves()
+
+    for _ in range(3):
+        await instance.callback_intake.refuse(token_hash(job.token), "it has no signature", proves=proves)
+        await nothing_moves()
+
+    record = await on_record(instance, job)
+    assert (record.refused, record.refusal) == (3, "it has no signature")
+    assert record.submitted is (Submitted.YES if proves else Submitted.UNKNOWN)
+    assert over or job.submitted is record.submitted
+    assert logged == ([1, 2, 3] if proves else [1])
+    assert instance.callback_intake.counts[CallbackFate.REFUSED] == 3
+
+
+@pytest.mark.parametrize("verdict", [FAILED, SUCCEEDED])
+async def test_a_late_failure_shows_no_callback_token_and_a_late_result_is_unchanged(
+    instance: Instance, job: Job, verdict: Verdict
+) -> None:
+    """As before the job's end; only a failure's body is shown to others than the client."""
+    await time_passes(30)
+    await job.outcome
+    body = b'{"url": "http://proxy/callback/%b"}' % job.token.encode()
+
+    assert await instance.call_back(job, body, verdict) is CallbackFate.LATE
+
+    kept = (await on_record(instance, job)).callback
+    assert kept == (body if verdict is SUCCEEDED else body.replace(job.token.encode(), b"***"))
