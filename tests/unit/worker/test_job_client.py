@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
@@ -135,22 +136,42 @@ async def test_there_are_no_more_retries_than_allowed(retries: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "events"),
     [
-        UnavailableError("the connection broke", lost_reply=True),
-        UnavailableError("no TLS", refused=True),
-        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        (UnavailableError("the connection broke", lost_reply=True), []),
+        (UnavailableError("no TLS", refused=True), [Event.REFUSED]),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", [Event.CONNECTED]),
+        (b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n", [Event.CONNECTED, Event.REFUSED]),
+        (b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n", [Event.CONNECTED]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", [Event.CONNECTED]),
+        (b"HTTP/1.1 200 OK\r\n", [Event.CONNECTED]),
     ],
     ids=repr,
 )
-async def test_nothing_else_is_sent_again(reply: bytes | JobServerError) -> None:
-    """A retry might start a second job, or change nothing."""
+async def test_nothing_else_is_sent_again(reply: bytes | JobServerError, events: list[Event]) -> None:
+    """A retry might start a second job, or change nothing; only what proves that nothing was started is a refusal."""
     client, _ = _client([reply, _RUNNING], retries=3)
+    reported: list[Event] = []
     with pytest.raises(JobServerError):
-        await client.submit(_job(), lambda _: None, _at_once)
+        await client.submit(_job(), reported.append, _at_once)
+    assert reported == events
+
+
+async def test_the_pause_before_a_retry_doubles_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many retries there are; the job server may ask for a longer one, but not for a shorter one."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(job_client, "_PAUSE_S", 0.5)
+    monkeypatch.setattr(job_client, "_random", SimpleNamespace(uniform=lambda _, most: most))
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    asked = [b"HTTP/1.1 429 Later\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n" % seconds for seconds in (7, 1)]
+    replies = [*[_BUSY] * 4, *asked, *[_BUSY] * 1_100, _RUNNING]
+    client, _ = _client(replies, retries=len(replies))
+    await client.submit(_job(), lambda _: None, _at_once)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 7.0, *[5.0] * 1_101]
 
 
 def _answer(status: int, body: bytes, *headers: bytes) -> bytes:
