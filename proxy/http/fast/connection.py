@@ -236,6 +236,8 @@ class FastConnection(asyncio.Protocol):
         and what arrives is discarded until the client has closed its half or its time is over. TLS has no halves:
         there, and when the listener stops, this is done only if more is known to come (`unread`).
         """
+        if self.lost.done():  # thousands may be lost at once, and what follows takes as long as all else
+            return
         transport = self._transport
         halves = transport.can_write_eof()
         if (halves or unread) and not transport.is_closing():
