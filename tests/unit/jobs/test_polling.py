@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from proxy.jobs.polling import Schedule
 from shared.errors import Code
-from shared.job_server.verdict import Kind, Verdict
+from shared.job_server import loader
+from shared.job_server.verdict import Kind, Verdict, job_failed
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
 from shared.outcome import Failed, Succeeded
+from tests.support import instances
 from tests.support.failing_store import FailingStore
 from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance
 from tests.support.jumping_loop import nothing_moves, time_passes
@@ -176,6 +179,21 @@ async def test_a_failure_that_was_asked_for_has_its_reason_and_a_result_its_medi
     assert await job.outcome == Succeeded(body=b"%PDF", content_type="application/pdf")
 
 
+async def test_a_profile_says_when_its_jobs_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time, and how often after that, give or take a fifth."""
+    profile = loader.load("replicate")
+    assert profile.status is not None
+    changed = replace(profile, status=replace(profile.status, after=5, every=20))
+    monkeypatch.setattr(instances, "_loaded", lambda _: changed)
+    instance, since = Instance(profile="replicate", job_timeout_s=1_000), now()
+    await waiting(instance, status_url="/1")
+    await time_passes(100)
+    at = asked_at(instance, since)
+    assert at[0] == 5
+    assert all(15.9 <= later - earlier <= 24.1 for earlier, later in itertools.pairwise(at))
+    assert len(at) > 3
+
+
 async def test_nothing_is_asked_of_a_job_whose_callback_comes() -> None:
     """However long similar jobs take."""
     instance = Instance(profile="replicate")
@@ -203,6 +221,15 @@ async def test_a_person_can_have_it_asked_now() -> None:
     answer = await other.poller.ask_now(await waiting(other))
     assert (answer.kind, answer.error) == ("unavailable", "the job server has no call for a job's status")
     assert other.asker.asked == []
+
+
+@pytest.mark.parametrize(("job_timeout_s", "within_s"), [(1_000.0, 10), (5.0, 5)])
+async def test_a_call_on_request_takes_no_longer_than_a_person_waits(job_timeout_s: float, within_s: int) -> None:
+    """Nor longer than the job's deadline."""
+    instance, since = Instance(profile="replicate", job_timeout_s=job_timeout_s), now()
+    await instance.poller.ask_now(await waiting(instance, status_url="/1"))
+    ((_, _, deadline),) = instance.asker.asked
+    assert round(deadline - since) == within_s
 
 
 async def test_nothing_is_asked_before_the_names_are_there() -> None:
@@ -389,6 +416,21 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none(
     record = await instance.store.by_id(job.id)
     assert record is not None
     assert record.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "answer", [told("unavailable", error="nobody there"), told(Kind.PROGRESS, state="running"), told(Kind.FAILED)]
+)
+async def test_only_a_failure_has_the_reason_of_a_failure(answer: Told) -> None:
+    """That the job server could not be asked is not why the job failed."""
+    instance = Instance(profile="ogc-processes")
+    instance.asker.answers = [answer]
+    job = await waiting(instance, id="1")
+    await instance.call_back(job, b"{}", FAILED)
+    assert await job.outcome == job_failed(b"{}")
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert record.error == ""
 
 
 async def test_a_reason_that_cannot_be_had_keeps_a_client_for_two_seconds() -> None:
