@@ -212,6 +212,39 @@ async def test_a_job_that_is_not_admitted_leaves_its_key_free(stage: Stage) -> N
     assert (joined, stage.begun) == (False, {KEY: 1})
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_refused_key_has_no_job_unless_the_store_has_lost_some(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    """The client is told so: an earlier request with the key may have been the first."""
+    monkeypatch.setattr(stage.store, "may_have_lost", lambda: lost)
+    stage.refusal = AdmissionError(Code.OVERLOADED, "full")
+    with pytest.raises(AdmissionError) as refused:
+        await stage.ask()
+    assert refused.value.fate_known is not lost
+
+
+@pytest.mark.parametrize("where", ["in flight", "on record"])
+async def test_a_key_is_used_for_one_job_server(stage: Stage, where: str) -> None:
+    """The same body for another one is another job. A record from before there were profiles is for any."""
+    for number, used_for in enumerate(("replicate", "")):
+        key = b"%d" % number
+        record = a_record(key=key, fingerprint=PRINT, profile=used_for)
+        if where == "in flight":
+            job = a_job(store=stage.store, key=key)
+            job.recorder.record = record
+            stage.in_flight.add(job)
+        else:
+            await stage.store.put(record)
+    with pytest.raises(RequestError, match="was used for the profile replicate") as refused:
+        await stage.keys.join_or_begin(b"0", PRINT, "fal", stage.begin(b"0"))
+    assert (refused.value.code, refused.value.fate_known) == (Code.IDEMPOTENCY_KEY_REUSED, False)
+    for key, profile in ((b"0", "replicate"), (b"1", "fal")):
+        _, joined = await stage.keys.join_or_begin(key, PRINT, profile, stage.begin(key))
+        assert joined
+    assert not stage.begun
+
+
 async def test_whoever_leaves_while_it_looks_leaves_the_key_to_the_next(stage: Stage) -> None:
     """A client that disconnects must not block those that wait behind it."""
     stage.store.hanging = True
