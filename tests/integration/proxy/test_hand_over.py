@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -159,6 +160,34 @@ async def test_a_fork_server_that_cannot_be_asked_is_lost_at_once(
     finally:
         await fork_server.stop()
     assert heard.forked == {}
+
+
+async def test_what_a_fork_server_cannot_be_asked_now_it_is_asked_when_it_can(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all workers that were requested meanwhile; and nothing waits for its socket after that."""
+    fork_server = ForkServer(_CONFIG.encode(), heard)
+    await fork_server.start()
+    send, asked, is_free = socket.socket.send, list[socket.socket](), asyncio.Event()
+
+    def busy(channel: socket.socket, data: bytes) -> int:
+        if channel.type is socket.SOCK_SEQPACKET:
+            asked.append(channel)
+            if not is_free.is_set():
+                raise BlockingIOError
+        return send(channel, data)
+
+    monkeypatch.setattr(socket.socket, "send", busy)
+    try:
+        fork_server.fork(1)
+        await eventually(lambda: asked)
+        fork_server.fork(2)
+        is_free.set()
+        await eventually(lambda: len(heard.forked) == 3 or heard.lost)
+        assert not heard.lost
+        assert not asyncio.get_running_loop().remove_writer(asked[0])
+    finally:
+        await fork_server.stop()
 
 
 async def test_a_fork_server_that_cannot_fork_owes_nothing(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
