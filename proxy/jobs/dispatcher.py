@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from proxy import log
 from proxy.jobs import log_lines
@@ -60,6 +60,9 @@ __all__ = ["Dispatcher", "Observer"]
 
 T = TypeVar("T")
 
+#: When to try again while the intake is paused: a person ends that, and nobody knows when.
+_PAUSE_S: Final = 30
+
 
 class Observer(Protocol):
     """Is notified about jobs. Nothing that it does can affect them."""
@@ -86,13 +89,13 @@ class Dispatcher:
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
-        bodies: ShownBodies,
+        bodies: ShownBodies | None,
         max_jobs: int,
         job_timeout_s: float,
     ) -> None:
         """`callback_counts`: how many callbacks had which fate; those that never came are counted here.
 
-        `bodies`: selects the part of clients' bodies that is recorded.
+        `bodies`: selects the part of clients' bodies that is recorded; None: nothing is.
         """
         self._runner = runner
         self._store = store
@@ -122,7 +125,9 @@ class Dispatcher:
         """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
-        self.pause.check()
+        if self.pause.since is not None:
+            paused = "an operator has paused the intake of new jobs"
+            raise AdmissionError(Code.INTAKE_PAUSED, paused, retry_after_s=_PAUSE_S)
         if self._free_places() <= 0:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
@@ -209,7 +214,7 @@ class Dispatcher:
             owner=self._elsewhere.instance,
             origin=self._elsewhere.instance,
             instance=self._elsewhere.name,
-            sent=self._bodies.recorded(request.body, request.content_type),
+            sent=self._bodies.recorded(request.body, request.content_type) if self._bodies is not None else None,
         )
         return Job(
             body=request.body,

@@ -6,15 +6,11 @@ Jobs in flight go on. Callbacks, status requests, and requests with the key of a
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any
 
 from proxy import log
-from shared.errors import AdmissionError, Code
 
 __all__ = ["Pause"]
-
-#: A person ends it; nobody knows when.
-_RETRY_AFTER_S: Final = 30
 
 
 class Pause:
@@ -39,12 +35,6 @@ class Pause:
             lasted_s = round(time.time() - self.since, 1)
             log.event("info", "the intake is resumed: new jobs are accepted", by=by or None, after_s=lasted_s)
         self.since, self.by, self.reason = None, "", ""
-
-    def check(self) -> None:
-        """Raise AdmissionError during the pause."""
-        if self.since is not None:
-            words = "an operator has paused the intake of new jobs"
-            raise AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
 
     def shown(self) -> dict[str, Any]:
         """Return what operators see of it."""

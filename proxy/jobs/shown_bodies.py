@@ -27,22 +27,19 @@ class ShownBodies:
     """Prepares bodies to be shown."""
 
     def __init__(self, max_bytes: int, masked: Collection[str]) -> None:
-        """`max_bytes`: how much of each is shown; 0: nothing. `masked`: the members whose values are never shown."""
+        """`max_bytes`: how much of each is shown. `masked`: the members whose values are never shown."""
         self._max_bytes = max_bytes
         self._masked = frozenset(name.lower() for name in masked)
 
-    def recorded(self, body: bytes, content_type: str) -> bytes | None:
-        """Return the part of a body to record; None: nothing."""
-        shown = self.shown(body, content_type)
-        return None if shown is None else json.dumps(shown).encode()
+    def recorded(self, body: bytes, content_type: str) -> bytes:
+        """Return the part of a body to record."""
+        return json.dumps(self.shown(body, content_type)).encode()
 
-    def shown(self, body: bytes, content_type: str) -> dict[str, Any] | None:
-        """Return a body as shown: its text, its size, and whether the text was truncated; None: it is not shown.
+    def shown(self, body: bytes, content_type: str) -> dict[str, Any]:
+        """Return a body as shown: its text, its size, and whether the text was truncated.
 
         If it cannot be masked, the text says so instead.
         """
-        if not self._max_bytes:
-            return None
         text = self._text(body, content_type)
         if text is None:
             return {"body": _NOT_SHOWN, "bytes": len(body), "cut": True, "content_type": content_type}

@@ -51,7 +51,8 @@ class Core:
     named_callbacks: NamedCallbacks
     inquiry: Inquiry
     elsewhere: Elsewhere
-    shown_bodies: ShownBodies
+    #: None: bodies are neither recorded nor shown.
+    shown_bodies: ShownBodies | None
     dispatcher: Dispatcher
     entrance: Entrance
     reader: JobReader
@@ -83,7 +84,9 @@ def create_core(
     callback_intake.on_proof = observers.history.proven
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
     elsewhere.on_proof = observers.history.proven
-    shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
+    shown_bodies = None
+    if settings.record_bodies:
+        shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(
         runner=runner,
         poller=poller,

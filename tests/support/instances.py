@@ -18,7 +18,6 @@ from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.named_callbacks import NamedCallbacks
 from proxy.jobs.polling import Poller
-from proxy.jobs.shown_bodies import ShownBodies
 from proxy.store.record import Record
 from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict
@@ -159,7 +158,7 @@ class Instance:
             poller=self.poller,
             elsewhere=self.elsewhere,
             callback_counts=self.callback_intake.counts,
-            bodies=ShownBodies(0, ()),
+            bodies=None,
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )

@@ -112,11 +112,11 @@ class FindJob:
         history: History,
         store: JobStore,
         authorization: Authorization,
-        bodies: ShownBodies,
+        bodies: ShownBodies | None,
         served: ServedJobServers,
         inquiry: Inquiry,
     ) -> None:
-        """`bodies`: how requests and results are shown, if at all."""
+        """`bodies`: how requests and results are shown; None: they are not."""
         self._served = served
         self._inquiry = inquiry
         self._authorization = authorization

@@ -40,7 +40,7 @@ _NOT_RECORDED: dict[str, Any] = {
 }
 
 
-def in_flight(job: Job, bodies: ShownBodies) -> dict[str, Any]:
+def in_flight(job: Job, bodies: ShownBodies | None) -> dict[str, Any]:
     """Return a job in flight here."""
     trail = written(trail_of(job))
     times = [[name, round(took_s * 1000, 1)] for name, took_s in phases(job).items()]
@@ -53,7 +53,7 @@ def in_flight(job: Job, bodies: ShownBodies) -> dict[str, Any]:
     }
 
 
-def on_record(record: Record, bodies: ShownBodies) -> dict[str, Any]:
+def on_record(record: Record, bodies: ShownBodies | None) -> dict[str, Any]:
     """Return a job from the store, whichever process ran it."""
     shown, trail = line(record, time.time()), written(record.trail)
     times = [[name, took_ms] for name, took_ms in phases_in(trail, shown["total_ms"]).items()]
@@ -66,7 +66,7 @@ def on_record(record: Record, bodies: ShownBodies) -> dict[str, Any]:
     }
 
 
-def of_past(past: PastJob, record: Record | None, bodies: ShownBodies) -> dict[str, Any]:
+def of_past(past: PastJob, record: Record | None, bodies: ShownBodies | None) -> dict[str, Any]:
     """Return a recently finished job, of which this process may know more than its `record`, if that was found."""
     described = past.describe()
     if record is None:
@@ -107,7 +107,7 @@ def _attempts(events: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _recorded(record: Record, bodies: ShownBodies) -> dict[str, Any]:
+def _recorded(record: Record, bodies: ShownBodies | None) -> dict[str, Any]:
     return {
         "remote_status": None if record.failure is None else status_in(record.failure.detail),
         "has_key": record.key is not None,
@@ -118,7 +118,7 @@ def _recorded(record: Record, bodies: ShownBodies) -> dict[str, Any]:
         },
         "earlier_answer": earlier_answer(record),
         "sent": json.loads(record.sent) if record.sent else None,
-        "received": bodies.shown(record.callback, record.content_type) if record.callback else None,
+        "received": bodies.shown(record.callback, record.content_type) if bodies and record.callback else None,
     }
 
 

@@ -14,12 +14,6 @@ from proxy.jobs.shown_bodies import ShownBodies
 from shared.job_server.labels import is_secret_value
 
 
-def test_nothing_is_shown_unless_it_was_asked_for() -> None:
-    """And nothing is recorded."""
-    assert ShownBodies(0, ()).shown(b"{}", "") is None
-    assert ShownBodies(0, ()).recorded(b"{}", "") is None
-
-
 def test_secrets_are_masked_wherever_they_are() -> None:
     """By their names, by their form, and by the operator's setting."""
     body: dict[str, Any] = {
@@ -32,7 +26,6 @@ def test_secrets_are_masked_wherever_they_are() -> None:
         "hash": "E850075A4063332DE3D1C254E2A255424361DBDC",
     }
     shown = ShownBodies(10_000, ["email"]).shown(json.dumps(body).encode(), "application/json")
-    assert shown is not None
     assert json.loads(shown["body"]) == {
         "account": "acme",
         "amount": 1250,
@@ -50,7 +43,6 @@ def test_secrets_in_json_that_stands_in_a_text_are_masked() -> None:
     inner = {"auth": {"secret": "hunter2"}, "list": [json.dumps({"pin": 1, "a": "[b"})], "note": "[sic]"}
     body = {"params": f" {json.dumps(inner)}", "twice": json.dumps(json.dumps({"password": "x"}))}
     shown = ShownBodies(10_000, ["pin"]).shown(json.dumps(body).encode(), "")
-    assert shown is not None
     params, twice = json.loads(shown["body"]).values()
     assert json.loads(params) == {
         "auth": {"secret": "***"},
@@ -65,14 +57,13 @@ def test_a_body_is_cut_after_it_was_masked() -> None:
     body = '{"a": "\u00e9\u00e9\u00e9\u00e9"}'.encode()
     shown = ShownBodies(10, ()).shown(body, "")
     assert shown == {"body": '{"a": "\u00e9', "bytes": len(body), "cut": True, "content_type": ""}
-    assert json.loads(ShownBodies(10, ()).recorded(body, "") or b"") == shown
+    assert json.loads(ShownBodies(10, ()).recorded(body, "")) == shown
 
 
 def test_no_callback_url_is_shown_with_its_token() -> None:
     """Some job servers repeat it."""
     token = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
     shown = ShownBodies(1_000, ()).shown(json.dumps({"at": f"http://proxy/callback/{token}"}).encode(), "")
-    assert shown is not None
     assert token not in shown["body"]
 
 
@@ -84,7 +75,6 @@ def test_no_callback_url_is_shown_with_its_token() -> None:
 def test_what_cannot_be_masked_is_not_shown(body: bytes, content_type: str) -> None:
     """Only its size."""
     shown = ShownBodies(1_000, ()).shown(body, content_type)
-    assert shown is not None
     assert shown["body"] == "(not shown: it is no JSON, or has more than 64 KiB)"
     assert (shown["bytes"], shown["cut"]) == (len(body), True)
 
@@ -125,7 +115,6 @@ def test_what_is_cut_off_is_left_out_before(value: object, max_bytes: int) -> No
     whole = ShownBodies(1_000_000, ["pin"]).shown(body, "")
     shown = ShownBodies(max_bytes, ["pin"]).shown(body, "")
     assert whole is not None
-    assert shown is not None
     text = whole["body"].encode("utf-8", "backslashreplace")
     assert shown["body"] == text[:max_bytes].decode("utf-8", "ignore")
     assert shown["cut"] is (len(text) > max_bytes)
@@ -155,5 +144,4 @@ def test_what_is_not_shown_costs_nothing(body: object, monkeypatch: pytest.Monke
 def test_the_shortest_card_number_is_masked(digits: str, masked: bool) -> None:
     """As a text and as a number."""
     shown = ShownBodies(1_000, ()).shown(f'["{digits}", {digits}]'.encode(), "")
-    assert shown is not None
     assert (digits in shown["body"]) is not masked

@@ -9,7 +9,6 @@ import pytest
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.dashboard import FindJob
 from proxy.jobs.job_server import ServedJobServers
-from proxy.jobs.shown_bodies import ShownBodies
 from proxy.jobs.trail import phases
 from proxy.observe.history import History
 from shared.errors import Code
@@ -121,9 +120,7 @@ async def test_without_a_record_nobody_says_that_a_job_did_not_run() -> None:
     """A callback may have come since, of which only the forgotten record knew."""
     history, instance = History(), Instance()
     served = ServedJobServers([a_job_server("spreedly")])
-    find = FindJob(
-        instance.in_flight, history, instance.store, Authorization(()), ShownBodies(0, ()), served, instance.inquiry
-    )
+    find = FindJob(instance.in_flight, history, instance.store, Authorization(()), None, served, instance.inquiry)
     job = a_job()
     job.advance(Event.FINISH)
     history.job_finished(job, Failed(code=Code.JOB_REJECTED, detail="400", submitted=Submitted.NO), phases(job))
@@ -141,9 +138,7 @@ async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_a
     """The job server is not asked about a finished job; without a page of the job server, there is no link."""
     instance = Instance(profile="replicate")
     served = ServedJobServers([a_job_server("replicate")])
-    find = FindJob(
-        instance.in_flight, History(), instance.store, Authorization(()), ShownBodies(0, ()), served, instance.inquiry
-    )
+    find = FindJob(instance.in_flight, History(), instance.store, Authorization(()), None, served, instance.inquiry)
     job = instance.submit()
     assert (await find.find(job.id)).items() >= {"can_ask": True, "remote_link": None}.items()
     instance.stepped.tell(job, *SUBMIT)

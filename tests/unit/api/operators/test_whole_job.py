@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from proxy.api.operators.whole_job import of_past
-from proxy.jobs.shown_bodies import ShownBodies
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
@@ -61,6 +60,18 @@ async def test_a_restart_forgets_nothing_of_a_job_but_its_delivery(app: WholeApp
     assert json.loads(there["sent"]["body"])["card"] == "***"
     assert there["received"]["bytes"] == len(DONE)
     assert there["recorded"]
+
+
+async def test_no_body_is_recorded_or_shown_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `RECORD_BODIES`, which is the default."""
+    whole = WholeApp(monkeypatch)
+    job = await whole.begun(*SUBMIT, body=_BODY)
+    await whole.call_back(job)
+    await job.outcome
+    assert job.recorder.record.sent is None
+    found = (await whole.ask_admin("GET", f"/jobs/{job.id}")).document
+    assert (found["sent"], found["received"]) == (None, None)
+    await whole.close()
 
 
 async def test_who_cancelled_a_job_is_on_record(app: WholeApp, after: WholeApp) -> None:
@@ -116,7 +127,7 @@ async def test_what_another_instance_recorded_of_a_job_counts_if_it_is_more(app:
     assert past is not None
     assert record is not None
 
-    shown = of_past(msgspec.structs.replace(past, life=[], phases={}), record, ShownBodies(0, ()))
+    shown = of_past(msgspec.structs.replace(past, life=[], phases={}), record, None)
 
     assert shown["events"]
     assert shown["attempts"] == {"workers": 1, "workers_lost": [], "submissions": 1, "refused": 0}
