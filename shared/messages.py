@@ -18,6 +18,7 @@ import json
 import pickle
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple, get_type_hints
 
 from shared.errors import Code, MessageError
@@ -212,9 +213,9 @@ def _by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 _TO_WORKER: Final = _by_name(Assign, Ask, Callback, Retry)
 _FROM_WORKER: Final = _by_name(Progress, MayRetry, Told, Answered, Failure, Log)
-_FORK: Final = _by_name(Fork)
+_TO_FORK_SERVER: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
-_KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
+_KINDS: Final = _TO_WORKER | _FROM_WORKER | _TO_FORK_SERVER | _FROM_FORK_SERVER
 #: Messages whose last field is bytes, which follow the line.
 _WITH_BODY: Final = frozenset({Assign, Told})
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
@@ -229,31 +230,8 @@ def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
     return _ENCODER.encode((name, *message)).encode()
 
 
-def decode_to_worker(data: bytes) -> ToWorker:
-    """Return a message from the front end to a worker. Raises MessageError if it is not one."""
-    message: ToWorker = _decode(data, _TO_WORKER)
-    return message
-
-
-def decode_from_worker(data: bytes) -> FromWorker:
-    """Return a message from a worker. Raises MessageError if it is not one."""
-    message: FromWorker = _decode(data, _FROM_WORKER)
-    return message
-
-
-def decode_fork(data: bytes) -> Fork:
-    """Return a message from the front end to the fork server. Raises MessageError if it is not one."""
-    message: Fork = _decode(data, _FORK)
-    return message
-
-
-def decode_from_fork_server(data: bytes) -> FromForkServer:
-    """Return a message from the fork server. Raises MessageError if it is not one."""
-    message: FromForkServer = _decode(data, _FROM_FORK_SERVER)
-    return message
-
-
-def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - as many types as messages
+def _decode(kinds: dict[str, type[Any]], data: bytes) -> Any:  # noqa: ANN401 - as many types as messages
+    """Return a message of one of these kinds. Raises MessageError if it is not one."""
     line, newline, body = data.partition(b"\n")
     try:
         name, *values = _DECODER.decode(line.decode())
@@ -265,6 +243,13 @@ def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - 
         return kind(*values, body) if newline else kind(*values)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise MessageError("bytes that are no message") from exc
+
+
+#: Each returns the message that has these bytes, and raises MessageError if it is none of those that may come that way.
+decode_to_worker: Final[Callable[[bytes], ToWorker]] = partial(_decode, _TO_WORKER)
+decode_from_worker: Final[Callable[[bytes], FromWorker]] = partial(_decode, _FROM_WORKER)
+decode_fork: Final[Callable[[bytes], Fork]] = partial(_decode, _TO_FORK_SERVER)
+decode_from_fork_server: Final[Callable[[bytes], FromForkServer]] = partial(_decode, _FROM_FORK_SERVER)
 
 
 def _integers(values: list[Any]) -> list[int]:
