@@ -10,15 +10,12 @@ using a URL that answers otherwise.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from starlette.exceptions import HTTPException
-
+from proxy.api.stray_callbacks import NO_ROUTE, StrayCallbacks
 from proxy.api.threads import in_thread
 from proxy.http.asgi import Bodies, ClientGoneError, header, headers_of, send_response
 from proxy.jobs.callback_intake import CallbackFate
@@ -31,7 +28,7 @@ from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from starlette.types import Receive, Scope, Send
 
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
     from proxy.jobs.named_callbacks import NamedCallbacks
     from shared.job_server.verdict import Verdict
 
-__all__ = ["HERE", "CallbackRoute", "StrayCallbacks"]
+__all__ = ["HERE", "CallbackRoute"]
 
 _T = TypeVar("_T")
 
@@ -56,19 +53,12 @@ HERE: Final = b'{"status": "here"}'
 _NOBODYS: Final = b'{"status": "unknown"}'
 _AS_GET: Final = "it came as GET, which ends no job"
 _GZIP: Final = b"\x1f\x8b"
-_NO_ROUTE: Final = "it came to a path that is no route"
 _NOT_SERVED: Final = "the profile of its job is not served any more, and another one cannot read it"
 _BROKEN_OFF: Final = "its sender left before all of it had come"
-#: Methods of requests that only check a URL.
-_LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What is longer is cut: a challenge is a short random text.
 _MOST_CHALLENGE: Final = 1_000
 #: No browser takes a stranger's text for a page.
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
-#: The most notes in progress for requests whose connections may already be closed.
-_MOST_NOTED: Final = 100
-#: Finds a possible callback token in a path; it has 43 characters.
-_TOKEN: Final = re.compile(r"(?<![\w-])([\w-]{43})(?![\w-])", re.ASCII)
 
 
 class CallbackRoute:
@@ -121,11 +111,11 @@ class CallbackRoute:
         found = await self._callback_intake.find(hashed)
         if found is None:
             self.counts[CallbackFate.UNKNOWN] += 1
-            await self._stray.note(scope["path"], _NO_ROUTE, unless=token, counted=True)
+            await self._stray.note(scope["path"], NO_ROUTE, unless=token, counted=True)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         server = self._job_servers.of(found)
         if server is None or scope["path_params"].get("route", "") not in server.routes:
-            await self._refuse(hashed, _NOT_SERVED if server is None else _NO_ROUTE)
+            await self._refuse(hashed, _NOT_SERVED if server is None else NO_ROUTE)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received, raw = await self._receive(scope, receive)
@@ -300,46 +290,3 @@ def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) ->
 
 def _fate_of(refusal: RequestError | AdmissionError) -> CallbackFate:
     return CallbackFate.FORGED if refusal.code is Code.UNAUTHORIZED else CallbackFate.REFUSED
-
-
-class StrayCallbacks:
-    """Requests without a route, with a wrong method or invalid HTTP: if one is a callback, its job is told.
-
-    It is one if `CALLBACK_URL` does not lead to the callback route, or a gateway changes the path. The sender gets the
-    same answer whether or not there is such a job.
-    """
-
-    def __init__(self, callback_intake: CallbackIntake, allowed: Sequence[str] = ()) -> None:
-        """`allowed` are the methods of the route; empty: there is no route."""
-        self._callback_intake = callback_intake
-        self._allowed = allowed
-        self._noting: set[asyncio.Task[None]] = set()
-
-    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """Refuse the request."""
-        if scope["method"] not in _LOOKING:
-            target = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
-            await self.note(target, f"it came as {scope['method']}" if self._allowed else _NO_ROUTE)
-        if self._allowed:
-            raise HTTPException(405, headers={"Allow": ", ".join(self._allowed)})
-        raise HTTPException(404)
-
-    def unread(self, line: bytes, reason: str) -> None:
-        """Note a request that does not reach the application, using the received part of its first line."""
-        method, _, target = line.decode("latin-1").partition(" ")
-        if method not in _LOOKING and _TOKEN.search(target) and len(self._noting) < _MOST_NOTED:
-            task = asyncio.get_running_loop().create_task(self.note(target, reason, counted=True))
-            self._noting.add(task)
-            task.add_done_callback(self._noting.discard)
-
-    async def note(self, target: str, reason: str, *, unless: str = "", counted: bool = False) -> None:
-        """Tell the job whose token is in `target`; a token equal to `unless` was already looked up.
-
-        `counted`: it is already counted as something else than a refused callback.
-        """
-        token = _TOKEN.search(target)
-        if token is not None and token[1] != unless:
-            hashed = token_hash(token[1])
-            with contextlib.suppress(StoreUnavailableError):
-                if await self._callback_intake.find(hashed) is not None:
-                    await self._callback_intake.refuse(hashed, reason, counted=counted)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route, Router
 
 from proxy.api import health
-from proxy.api.callbacks import CallbackRoute, StrayCallbacks
+from proxy.api.callbacks import CallbackRoute
 from proxy.api.clients.answers import Answers
 from proxy.api.clients.one_job import JobOfMessage, JobResult, Jobs, JobStatus
 from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import docs_page, openapi
+from proxy.api.stray_callbacks import StrayCallbacks
 from proxy.api.submitted import submitted_of
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded

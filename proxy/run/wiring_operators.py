@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
-from proxy.api.callbacks import StrayCallbacks
 from proxy.api.description import docs_page, openapi
 from proxy.api.operators import admin, dashboard
 from proxy.api.operators.access import log_in
@@ -23,6 +22,7 @@ from proxy.api.operators.job_patterns import JobPatterns
 from proxy.api.operators.list_jobs import ListJobs
 from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
+from proxy.api.stray_callbacks import StrayCallbacks
 from proxy.api.submitted import submitted_of
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded

@@ -73,7 +73,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.fast.exchange._LINE": lines_of_a_head,
     "proxy.http.forwarded._HOST": fullmatch,
     "proxy.http.forwarded._PREFIX": fullmatch,
-    "proxy.api.callbacks._TOKEN": search,
+    "proxy.api.stray_callbacks._TOKEN": search,
     "proxy.http.hypercorn_fixes.request._HEAD_END": search,
     "proxy.http.hypercorn_fixes.request._QUOTATION": search,
     "proxy.http.target._ABSOLUTE": fullmatch,

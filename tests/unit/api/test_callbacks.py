@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from proxy.api.callbacks import StrayCallbacks
+from proxy.api.stray_callbacks import StrayCallbacks
 from proxy.http import problems
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token, token_hash
