@@ -130,17 +130,17 @@ class FrontEnd:
         pool = await self._start_workers()
         app = await self._create_app(pool, store, peers, queue_service)
         listeners = _listen(settings, self._groundwork.sockets, app, self._on_listener_failed)
-        app.drain.begin = lambda: self._on_drain(app)
-        app.house.given = self._given
+        app.operators.drain.begin = lambda: self._on_drain(app)
+        app.operators.house.given = self._given
         self._reload = Reload(
             self._settings,
             self._read,
-            app.authorization,
-            app.gate,
+            app.core.authorization,
+            app.operators.gate,
             listeners.values(),
             self._service_manager,
-            lambda fresh: app.house.reloaded(fresh.tls_certfile),
-            app.served,
+            lambda fresh: app.operators.house.reloaded(fresh.tls_certfile),
+            app.core.served,
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since groundwork.py
         _tune_garbage_collection()
@@ -177,8 +177,8 @@ class FrontEnd:
             peers=peers,
             queue_service=queue_service,
         )
-        await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
-        await app.observers.history.restore(store)
+        await app.core.dispatcher.restore()  # before anything is accepted: a callback has to find its job
+        await app.core.observers.history.restore(store)
         return app
 
     def _announce(self) -> None:
@@ -216,7 +216,7 @@ class FrontEnd:
         self._on_stop(signal.SIGTERM)
 
     def _on_drain(self, app: App) -> None:
-        app.ready.leaving = True  # now, so that the answer to the drain request shows it
+        app.core.ready.leaving = True  # now, so that the answer to the drain request shows it
         self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:
@@ -229,7 +229,7 @@ class FrontEnd:
             app.consumer.stop()  # its messages do not come through a load balancer
         delay_s = self._settings.drain_delay
         if delay_s and self._stopped_by is not signal.SIGINT:
-            app.ready.leaving = True
+            app.core.ready.leaving = True
             log.event("info", "shutting down soon: not ready, still accepting jobs", delay_s=delay_s)
             await asyncio.sleep(delay_s)
         log.event("info", "shutting down: draining jobs in flight", signal=self._stopped_by.name)
@@ -245,25 +245,25 @@ class FrontEnd:
 
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
         """Finish the jobs in flight, then close; the public listener closes first if callbacks do not need it."""
-        app.dispatcher.draining = True
+        app.core.dispatcher.draining = True
         if "callback" in listeners and "public" in listeners:
             listeners["public"].stop()
         try:
             async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S + self._poll_s):
-                await app.dispatcher.drain()
+                await app.core.dispatcher.drain()
                 if app.consumer is not None:
                     await app.consumer.ended()
-                app.snapshots.closed.set()
+                app.operators.snapshots.closed.set()
                 for listener in listeners.values():
                     listener.stop()
                 await asyncio.gather(*(listener.stopped() for listener in listeners.values()))
         except TimeoutError:
-            if jobs := len(app.in_flight):
+            if jobs := len(app.core.in_flight):
                 log.event("error", "the drain took too long, and the remaining work was aborted", jobs=jobs)
             else:  # a call to cancel a job that has ended, or the answer to a client that reads slowly
                 log.event("warning", "the drain took too long, and calls or connections were cut off")
-        await app.store.close()
-        await app.observers.close()
+        await app.core.store.close()
+        await app.core.observers.close()
 
     async def _leave(self, code: int) -> None:
         if self._queue is not None:
@@ -321,7 +321,7 @@ def _listen(
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.http.time_limits import Limits  # noqa: PLC0415
 
-    apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
+    apps = {"public": app.public, "callback": app.callbacks, "admin": app.operators.app}
     limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()
     listeners = {}
     for name, sock in sockets.items():
@@ -342,11 +342,11 @@ def _listen(
 
 def _status(app: App) -> str:
     """Return the proxy's state in one line, for the service manager's status."""
-    refusal = app.ready.refusal()
+    refusal = app.core.ready.refusal()
     if refusal is None:
         return "accepting jobs"
     code, detail = refusal
-    return f"{code}: {detail}; {len(app.in_flight)} jobs in flight"
+    return f"{code}: {detail}; {len(app.core.in_flight)} jobs in flight"
 
 
 def _warn_of_misspelt() -> None:

@@ -25,19 +25,11 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from proxy.api.clients.request_headers import Authorization
-    from proxy.api.operators.access.gate import Gate
-    from proxy.api.operators.house import House
-    from proxy.api.operators.intake import Drain
-    from proxy.api.operators.snapshots import Snapshots
     from proxy.http.connections import OnRefused
     from proxy.http.problems import Problem
     from proxy.jobs.callback_intake import CallbackIntake
-    from proxy.jobs.dispatcher import Dispatcher
-    from proxy.jobs.in_flight import InFlight
-    from proxy.jobs.job_server import ServedJobServers
-    from proxy.observe.observers import Observers
     from proxy.run.wiring_core import Core
+    from proxy.run.wiring_operators import Operators
     from proxy.sqs.consumer import Consumer
     from proxy.sqs.message_jobs import MessageJobs
     from proxy.sqs.service import QueueService
@@ -59,30 +51,11 @@ class App:
     public: ASGIApp
     #: For `CALLBACK_PORT`.
     callbacks: ASGIApp
-    #: For `ADMIN_PORT`.
-    admin: ASGIApp
     #: Notified of requests that reach none of them.
     refused: OnRefused
-    dispatcher: Dispatcher
-    in_flight: InFlight
-    #: Who may run jobs; its keys can be replaced.
-    authorization: Authorization
-    #: Who may look and act on the admin address; its keys can be replaced.
-    gate: Gate
-    #: Readiness, for load balancers.
-    ready: health.Ready
-    #: Lets operators drain the process.
-    drain: Drain
-    #: The process's description for operators; the front end sets `given`.
-    house: House
-    store: JobStore
-    callback_route: CallbackRoute
-    #: Their secrets may be reloaded.
-    served: ServedJobServers
-    #: Metrics, history, event loop lag.
-    observers: Observers
-    #: The dashboard's snapshots.
-    snapshots: Snapshots
+    core: Core
+    #: The admin address: its application is for `ADMIN_PORT`.
+    operators: Operators
     #: The queue entrance, if there is one.
     consumer: Consumer | None
 
@@ -123,20 +96,9 @@ def create_app(
     return App(
         public=_app(settings, core, public, documentation="/docs"),
         callbacks=_app(settings, core, called),
-        admin=operators.app,
         refused=_refused(core),
-        dispatcher=core.dispatcher,
-        in_flight=core.in_flight,
-        authorization=core.authorization,
-        gate=operators.gate,
-        ready=core.ready,
-        drain=operators.drain,
-        house=operators.house,
-        store=store,
-        callback_route=callback_route,
-        served=core.served,
-        observers=core.observers,
-        snapshots=operators.snapshots,
+        core=core,
+        operators=operators,
         consumer=consumer,
     )
 

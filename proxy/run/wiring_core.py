@@ -42,6 +42,7 @@ class Core:
     """The parts that the entrances and the operators' routes use."""
 
     job_servers: Sequence[JobServer]
+    #: Their secrets may be reloaded.
     served: ServedJobServers
     pool: Pool
     store: JobStore
@@ -56,8 +57,11 @@ class Core:
     dispatcher: Dispatcher
     entrance: Entrance
     reader: JobReader
+    #: Who may run jobs; its keys can be replaced.
     authorization: Authorization
+    #: Readiness, for load balancers.
     ready: health.Ready
+    #: Metrics, history, event loop lag.
     observers: Observers
 
 

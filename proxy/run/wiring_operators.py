@@ -40,12 +40,16 @@ __all__ = ["Operators", "create_operators"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operators:
-    """The parts of the admin address that others need; `App` says what they are."""
+    """The application for operators, and the parts of it that others need."""
 
     app: ASGIApp
+    #: Who may look and act on the admin address; its keys can be replaced.
     gate: Gate
+    #: Lets operators drain the process.
     drain: Drain
+    #: The process's description for operators; the front end sets `given`.
     house: House
+    #: The dashboard's snapshots.
     snapshots: Snapshots
 
 

@@ -69,24 +69,29 @@ class WholeApp:
             callback_url="http://proxy/callback",
             peers=peers,
         )
-        self.parts.observers.loop_lag.stop()  # the clock jumps
-        listeners = (self.parts.public, self.parts.callbacks, self.parts.admin)
+        self.parts.core.observers.loop_lag.stop()  # the clock jumps
+        listeners = (self.parts.public, self.parts.callbacks, self.parts.operators.app)
         #: Every route of each listener.
         self.routes = list(zip(listeners, [*tables, *operators], strict=True))
 
     async def close(self) -> None:
         """End the tasks of the front end."""
-        for job in self.parts.in_flight:
-            self.parts.dispatcher.cancel(job.id)
+        for job in self.parts.core.in_flight:
+            self.parts.core.dispatcher.cancel(job.id)
         self.store.hanging = False
-        await self.parts.dispatcher.drain()
-        await self.parts.observers.close()
+        await self.parts.core.dispatcher.drain()
+        await self.parts.core.observers.close()
 
     @property
     def job(self) -> Job:
         """The only job in flight."""
-        (job,) = self.parts.in_flight
+        (job,) = self.parts.core.in_flight
         return job
+
+    @property
+    def callback_route(self) -> Any:  # noqa: ANN401 - ASGI, for its private members
+        """What answers callbacks."""
+        return next(route.endpoint for _, routes in self.routes for route in routes if "/callback/" in route.path)
 
     async def ask(self, method: str, path: str, **members: Any) -> Answer:
         """Return the answer of a route for clients, or of the callback route."""
@@ -94,7 +99,7 @@ class WholeApp:
 
     async def ask_admin(self, method: str, path: str, **members: Any) -> Answer:
         """Return the answer of a route for operators."""
-        return await ask(self.parts.admin, method, path, **members)
+        return await ask(self.parts.operators.app, method, path, **members)
 
     async def post(self, body: bytes = b"{}", headers: Mapping[str, str] = NONE, path: str = "/queueJob") -> Answer:
         """Post a job and return its answer."""
@@ -106,10 +111,10 @@ class WholeApp:
 
     async def begun(self, *steps: Step, body: bytes = b"{}", headers: Mapping[str, str] = NONE) -> Job:
         """Return a job that was posted with `Prefer: respond-async`, after these steps."""
-        before = set(self.parts.in_flight)
+        before = set(self.parts.core.in_flight)
         posting = self.posting(body, {"Prefer": "respond-async", **headers})
         await nothing_moves()
-        (job,) = set(self.parts.in_flight) - before
+        (job,) = set(self.parts.core.in_flight) - before
         self.stepped.tell(job, *(steps or [Step.QUEUE]))
         answer = await posting
         assert (answer.status, answer.headers["Job-Id"]) == (202, job.id)

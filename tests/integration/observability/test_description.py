@@ -54,7 +54,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
         app = create_app(
             settings, job_servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
         )
-        app.observers.loop_lag.stop()
+        app.core.observers.loop_lag.stop()
         described = _described(settings)
         assert _routes(app.public) == described
 

@@ -102,8 +102,8 @@ async def test_every_route_is_described_and_nothing_else() -> None:
     app = create_app(
         load(_SETTINGS), servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
     )
-    app.observers.loop_lag.stop()
-    guard: Any = app.admin
+    app.core.observers.loop_lag.stop()
+    guard: Any = app.operators.app
     while not hasattr(guard, "_router"):
         guard = vars(guard)["_app"]
     paths = operators_document(load(_SETTINGS))["paths"]

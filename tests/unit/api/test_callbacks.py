@@ -105,7 +105,7 @@ async def test_every_other_token_gets_the_same_answer_to_the_byte_and_nothing_of
 
     assert all(answer == answers[0] for answer in answers)
     assert answers[0][0]["status"] == 404
-    assert app.parts.callback_route.counts[CallbackFate.UNKNOWN] == len(others)
+    assert app.parts.core.callback_intake.counts[CallbackFate.UNKNOWN] == len(others)
     assert not job.callback.done()
 
 
@@ -116,7 +116,7 @@ async def test_a_callback_that_is_no_json_leaves_its_job_waiting(app: WholeApp, 
     answer = await app.call_back(job, body)
 
     assert word in problem(answer, "invalid-request", 400)["detail"]
-    assert (app.parts.callback_route.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
+    assert (app.parts.core.callback_intake.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
     assert said(await app.call_back(job)) == "accepted"
 
 
@@ -128,7 +128,7 @@ async def test_a_callback_that_is_too_large_leaves_its_job_waiting(app: WholeApp
     answer = await app.ask("POST", f"/callback/{job.token}", body=body, headers=headers)
 
     problem(answer, "payload-too-large", 413)
-    assert (app.parts.callback_route.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
+    assert (app.parts.core.callback_intake.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
     assert said(await app.call_back(job)) == "accepted"
 
 
@@ -211,7 +211,7 @@ async def test_a_callback_that_cannot_be_recorded_is_asked_for_again(app: WholeA
 
     app.store.failing = False
     assert said(await app.call_back(job)) == "duplicate"
-    assert app.parts.callback_route.counts[CallbackFate.UNRECORDED] == 2
+    assert app.parts.core.callback_intake.counts[CallbackFate.UNRECORDED] == 2
 
 
 async def test_two_callbacks_at_once_while_the_store_hangs_are_answered_together(app: WholeApp, job: Job) -> None:
@@ -271,7 +271,7 @@ async def test_each_callback_is_counted_once(app: WholeApp, job: Job) -> None:
     """One with a known token is not unknown, wherever it comes to."""
     await app.ask("POST", f"/callback/{job.token}/more", body=DONE)
     await app.ask("POST", f"/callback/{new_token()}", body=DONE)
-    counts = app.parts.callback_route.counts
+    counts = app.parts.core.callback_intake.counts
     assert (counts[CallbackFate.REFUSED], counts[CallbackFate.UNKNOWN]) == (1, 1)
 
 
@@ -284,7 +284,7 @@ async def test_a_callback_without_its_proof_is_forged_and_nothing_else(
     job = await app.waiting()
     path = load(profile).callback.path or f"/callback/{job.token}"
     assert (await app.ask("POST", path, body=DONE, headers=JSON_TYPE)).status == 401
-    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    assert app.parts.core.callback_intake.counts == {CallbackFate.FORGED: 1}
     await app.close()
 
 
@@ -330,7 +330,7 @@ async def test_a_get_is_a_callback_where_the_profile_says_so(monkeypatch: pytest
     assert words == ["progress", "accepted", "duplicate"]
     await job.outcome
     assert (await app.ask("GET", f"/jobs/{job.id}/result")).document == {"status": "delivered", "id": "5"}
-    assert app.parts.callback_route.counts[CallbackFate.REFUSED] == 0
+    assert app.parts.core.callback_intake.counts[CallbackFate.REFUSED] == 0
     await app.close()
 
 
@@ -398,7 +398,7 @@ async def test_a_job_server_that_tests_its_fixed_url_gets_its_challenge_back(mon
     assert said(await app.ask("GET", "/callback/fixed?other=1")) == "here"
     assert len((await app.ask("GET", f"/callback/fixed?token={'x' * 5_000}")).body) == 1_000
     assert (await app.ask("POST", "/callback/fixed", body=b"{}", headers=JSON_TYPE)).status == 401
-    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    assert app.parts.core.callback_intake.counts == {CallbackFate.FORGED: 1}
     await app.close()
 
 
@@ -421,7 +421,7 @@ async def test_the_job_that_a_callback_without_proof_names_knows(monkeypatch: py
     words = "the callback does not prove that it is the job server's: it has no header webhook-id"
     assert (record.refused, record.refusal) == (2, words)
     assert job.submitted == ("yes" if output == "callback_token" else "unknown")
-    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 2}
+    assert app.parts.core.callback_intake.counts == {CallbackFate.FORGED: 2}
     await app.close()
 
 
@@ -433,7 +433,7 @@ async def test_a_callback_without_proof_that_names_no_job_is_searched_for_nowher
     app = WholeApp(monkeypatch, job_server=a_job_server("apify"))
     app.store.hanging = True
     assert (await app.ask("POST", "/callback/apify", body=body, headers=JSON_TYPE)).status == 401
-    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    assert app.parts.core.callback_intake.counts == {CallbackFate.FORGED: 1}
     await app.close()
 
 
@@ -452,7 +452,7 @@ async def test_a_callback_for_a_profile_that_is_gone_is_refused(app: WholeApp) -
 
 async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: WholeApp, job: Job) -> None:
     """Its sender may retry, or not; there is room for the callbacks of all jobs in flight."""
-    bodies = vars(vars(app.parts.callback_route)["_bodies"])
+    bodies = vars(vars(app.callback_route)["_bodies"])
     assert bodies["_free_bytes"] == 256 * 1024 * 1024  # MAX_JOBS times MAX_BODY_BYTES
     bodies["_free_bytes"] = 2
     sent: list[Any] = []
@@ -613,7 +613,7 @@ async def test_a_named_callback_that_is_too_much_now_is_counted_and_known_to_its
     """Others may have taken the threads since its name was read."""
 
     async def in_thread(call: Callable[..., Any], received: object) -> object:
-        vars(app.parts.callback_route)["_in_threads"] += 1
+        vars(app.callback_route)["_in_threads"] += 1
         return call(received)
 
     monkeypatch.setattr("proxy.api.callbacks.in_thread", in_thread)
@@ -623,7 +623,7 @@ async def test_a_named_callback_that_is_too_much_now_is_counted_and_known_to_its
 
     problem(await app.ask("POST", "/callback/all", body=body, headers=JSON_TYPE), "overloaded", 503)
 
-    assert app.parts.callback_route.counts == {CallbackFate.REFUSED: 1}
+    assert app.parts.core.callback_intake.counts == {CallbackFate.REFUSED: 1}
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "too many large callbacks are being read")
     await app.close()
 

@@ -15,17 +15,17 @@ from tests.support.whole_app import WholeApp
 
 def leaving(app: WholeApp) -> None:
     """The proxy is about to shut down."""
-    app.parts.ready.leaving = True
+    app.parts.core.ready.leaving = True
 
 
 def draining(app: WholeApp) -> None:
     """It accepts no more jobs."""
-    app.parts.dispatcher.draining = True
+    app.parts.core.dispatcher.draining = True
 
 
 def paused(app: WholeApp) -> None:
     """An operator has paused the intake."""
-    app.parts.dispatcher.pause.begin("anna", "the reason")
+    app.parts.core.dispatcher.pause.begin("anna", "the reason")
 
 
 def on_hold(app: WholeApp) -> None:
@@ -73,7 +73,7 @@ async def test_a_proxy_that_would_refuse_every_job_is_not_ready_and_says_why(
     reason = problem(answer, code, 503)["detail"]
     assert word in reason
     assert (await app.ask_admin("GET", "/status")).document["refuses"] == reason
-    assert app.parts.drain.view.shown()["refuses"] == reason
+    assert app.parts.operators.drain.view.shown()["refuses"] == reason
     for listener in (app.parts.public, app.parts.callbacks):
         alive = await ask(listener, "GET", "/healthz")
         assert alive.status == 200
@@ -95,7 +95,7 @@ async def test_a_proxy_that_is_about_to_leave_still_takes_jobs(app: WholeApp) ->
     """Until load balancers have noticed."""
     leaving(app)
 
-    assert await app.waiting() in app.parts.in_flight
+    assert await app.waiting() in app.parts.core.in_flight
 
 
 async def test_a_proxy_that_is_full_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,10 +92,10 @@ class Story:
         app, key = self.random.choice(self.apps), self.random.choice(["", "", "a", "b"])
         headers = {"Prefer": self.random.choice(["wait=60", "wait=1", "respond-async"])}
         body = b'{"account": "%s"}' % self.random.choice([b"x", b"y"])
-        known = set(app.parts.in_flight)
+        known = set(app.parts.core.in_flight)
         self.start(self._post(app, body, headers | ({"Idempotency-Key": key} if key else {})))
         await nothing_moves()
-        for job in set(app.parts.in_flight) - known:
+        for job in set(app.parts.core.in_flight) - known:
             self.seen[job.id] = Seen(job, body, key)
             app.stepped.tell(job, *self.random.choice(BEGINNINGS))
 
@@ -106,7 +106,7 @@ class Story:
 
     async def move(self) -> None:
         """A runner goes on, or gives up."""
-        flying = [(app, job) for app in self.apps for job in app.parts.in_flight]
+        flying = [(app, job) for app in self.apps for job in app.parts.core.in_flight]
         if flying:
             app, job = self.random.choice(flying)
             steps = NEXT.get(job.state)
@@ -156,7 +156,7 @@ class Story:
     async def compare(self) -> None:
         """Ask everything, everywhere."""
         for app in self.apps:
-            for job in app.parts.in_flight:  # lists need not have those whose ids nobody knows
+            for job in app.parts.core.in_flight:  # lists need not have those whose ids nobody knows
                 await job.recorder.soon_stored()
         for app in self.apps:
             lines = await self._lines(app, "")
@@ -262,7 +262,7 @@ class Story:
         assert len(outcomes) == len(ended) == sum(_metric(text, r"jobs_total{.*}") for text in metrics)
         assert sum(isinstance(outcome, Failed) for outcome in outcomes) == failed.total()
         by_id = {line["job_id"]: line for line in lines}
-        for failure in json.loads(app.parts.snapshots.first())["failures"]:
+        for failure in json.loads(app.parts.operators.snapshots.first())["failures"]:
             line = by_id[failure["job_id"]]
             said = ("outcome", "detail", "submitted")
             assert [failure[name] for name in said] == [line[name] for name in said]

@@ -102,7 +102,7 @@ async def test_nobody_waits_for_the_job_of_another_instance_at_one_that_ends(pai
     preferring = there.posting(headers={**KEY, "Prefer": "wait=20"})
     await nothing_moves()
     began = asyncio.get_running_loop().time()
-    await there.parts.dispatcher.drain()
+    await there.parts.core.dispatcher.drain()
     later = await there.ask("GET", f"/jobs/{job.id}/result", headers={"Prefer": "wait=20"})
 
     refused, status = await joining, await preferring
@@ -119,8 +119,8 @@ async def test_two_instances_that_are_posted_one_key_at_once_give_one_answer(pai
     """A client that retried elsewhere gets the job of its first request."""
     posting = [app.posting(headers=KEY) for app in pair]
     await nothing_moves()
-    (job,) = [job for app in pair for job in app.parts.in_flight]
-    owner = next(app for app in pair if app.parts.in_flight)
+    (job,) = [job for app in pair for job in app.parts.core.in_flight]
+    owner = next(app for app in pair if app.parts.core.in_flight)
     owner.stepped.tell(job, *SUBMIT)
     await nothing_moves()
     await owner.call_back(job)
@@ -163,7 +163,7 @@ async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> 
 
     assert (stopped.status, stopped.document["outcome"]) == (200, "cancelled")
     assert again.status == 404
-    assert not here.parts.in_flight
+    assert not here.parts.core.in_flight
 
 
 async def test_the_job_server_is_asked_now_at_any_instance(pair: list[WholeApp]) -> None:
@@ -233,7 +233,7 @@ async def test_without_the_store_nobody_knows_of_jobs_elsewhere(pair: list[Whole
 
 async def test_the_dashboard_says_which_instance_it_shows(pair: list[WholeApp]) -> None:
     """So that one can tell several tabs apart."""
-    names = [json.loads(app.parts.snapshots.first())["status"]["instance"] for app in pair]
+    names = [json.loads(app.parts.operators.snapshots.first())["status"]["instance"] for app in pair]
 
     assert names == ["east", "west"]
 

@@ -120,7 +120,7 @@ async def ending(app: App) -> Job:
     """Its end is being recorded."""
     job = await app.begin(*SUBMIT)
     app.store.hanging = True
-    app.parts.dispatcher.cancel(job.id)
+    app.parts.core.dispatcher.cancel(job.id)
     await nothing_moves()
     return job
 
@@ -250,21 +250,21 @@ PROVEN: Final = (
 
 def all_is_well(app: App) -> None:
     """Nothing else is wrong."""
-    app.parts.dispatcher.draining = False
-    app.parts.dispatcher.pause.end("")
+    app.parts.core.dispatcher.draining = False
+    app.parts.core.dispatcher.pause.end("")
     app.headroom.short_of = ""
     app.store.failing = app.store.hanging = app.broken_store.broken = False
-    app.parts.authorization.replace(("secret",))
+    app.parts.core.authorization.replace(("secret",))
 
 
 def shutting_down(app: App) -> None:
     """The proxy is draining."""
-    app.parts.dispatcher.draining = True
+    app.parts.core.dispatcher.draining = True
 
 
 def paused(app: App) -> None:
     """An operator wants no new jobs for now."""
-    app.parts.dispatcher.pause.begin("anna", "")
+    app.parts.core.dispatcher.pause.begin("anna", "")
 
 
 def short_of_memory(app: App) -> None:
@@ -291,7 +291,7 @@ def the_store_has_a_bug(app: App) -> None:
 
 def the_api_key_has_changed(app: App) -> None:
     """The client's key is no longer valid."""
-    app.parts.authorization.replace(("another",))
+    app.parts.core.authorization.replace(("another",))
 
 
 CIRCUMSTANCES: Final = (

@@ -131,7 +131,7 @@ async def test_a_callback_proves_that_the_job_server_has_the_job(
         answer = await app.called_back(job, sample)
         if not names_its_job(app.profile, sample):
             assert answer.document.get("status", "") != "accepted"
-            app.parts.dispatcher.cancel(job.id)
+            app.parts.core.dispatcher.cancel(job.id)
             await job.outcome
             continue
         assert answer.status in {200, 400}, (sample, answer)
@@ -150,7 +150,7 @@ async def test_a_callback_without_its_proof_never_makes_it_less(app: App) -> Non
         if app.profile.verify is not None:
             assert (await app.called_back(job, sample, forged=True)).status == 401
         assert job.submitted is Submitted.YES
-        app.parts.dispatcher.cancel(job.id)
+        app.parts.core.dispatcher.cancel(job.id)
         await job.outcome
 
 
@@ -164,6 +164,6 @@ async def test_a_callback_shows_no_secret_of_its_profile(monkeypatch: pytest.Mon
         assert (await app.called_back(job, sample)).status == 200
         answer = await app.ask("GET", f"/jobs/{job.id}" + ("" if state == "dreaming" else "/result"))
         assert f"bad key {shown}".encode() in answer.body
-        app.parts.dispatcher.cancel(job.id)
+        app.parts.core.dispatcher.cancel(job.id)
         await job.outcome
     await app.close()

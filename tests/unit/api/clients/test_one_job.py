@@ -29,7 +29,7 @@ async def test_a_job_is_found_in_flight_and_in_the_store(app: WholeApp, job: Job
     app.store.hanging = True
     await time_passes(29)
     statuses = []
-    while job.id in {each.id for each in app.parts.in_flight}:
+    while job.id in {each.id for each in app.parts.core.in_flight}:
         statuses.append(await app.status(job))
         await time_passes(0.1)
     app.store.hanging = False
@@ -162,7 +162,7 @@ async def test_a_job_is_cancelled_in_the_round_in_which_it_ends(app: WholeApp, j
     status = await app.status(job)
     client_was_told = None if isinstance(outcome, Succeeded) else str(outcome.code)
     assert told.status == 200
-    assert (told.document["submitted"], status["submitted"], len(app.parts.in_flight)) == ("yes", "yes", 0)
+    assert (told.document["submitted"], status["submitted"], len(app.parts.core.in_flight)) == ("yes", "yes", 0)
     assert told.document["code"] in {client_was_told, None}
     assert client_was_told == (status["earlier_answer"]["code"] if status["late"] else status["code"])
 

@@ -119,7 +119,7 @@ async def test_a_job_that_is_not_admitted_is_refused_before_its_body_is_read(
     app = WholeApp(monkeypatch, MAX_JOBS="1")
     match refusal:
         case "draining":
-            app.parts.dispatcher.draining = True
+            app.parts.core.dispatcher.draining = True
         case "full":
             await app.waiting()
         case "memory":
@@ -136,7 +136,7 @@ async def test_who_has_no_key_is_refused_before_anything_else(monkeypatch: pytes
     app = WholeApp(monkeypatch, API_KEYS="first")
     for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic first"}):
         problem(await app.ask("POST", "/queueJob", body=b"x", headers=headers), "unauthorized", 401)
-    app.parts.authorization.replace(("second",))
+    app.parts.core.authorization.replace(("second",))
     problem(await app.post(headers={"Authorization": "Bearer first"}), "unauthorized", 401)
 
     await app.waiting(headers={"Authorization": "bearer second"})
@@ -196,14 +196,14 @@ async def test_a_key_with_another_body_is_refused(app: WholeApp) -> None:
     job = await app.waiting(KEY)
 
     problem(await app.post(b'{"a": 1}', KEY), "idempotency-key-reused", 422, "unknown")
-    assert job in app.parts.in_flight
+    assert job in app.parts.core.in_flight
 
 
 async def test_a_job_that_is_there_is_joined_where_no_new_one_is_taken(app: WholeApp) -> None:
     """While draining, or short of memory; a finished job can be joined, too."""
     job = await app.waiting(KEY)
     app.headroom.short_of = "memory"
-    app.parts.dispatcher.draining = True
+    app.parts.core.dispatcher.draining = True
     posting = app.posting(headers=KEY)
     await nothing_moves()
     await app.call_back(job)

@@ -91,7 +91,7 @@ async def test_every_route_is_for_one_role_and_refuses_everybody_below(app: Whol
         assert method in {"GET", "POST"}, "a new method has to be given a role"
         assert await status_of(app, method, path, {}) == 401, path
         for headers in (bearer("wrong-0123456789abcdef"), bearer(""), {"Authorization": f"Basic {ACT}"}):
-            app.parts.gate._attempts = type(app.parts.gate._attempts)()  # noqa: SLF001 - as many as there are routes
+            app.parts.operators.gate._attempts = type(app.parts.operators.gate._attempts)()  # noqa: SLF001 - as many as there are routes
             assert await status_of(app, method, path, headers) == 401, path
         looking = await status_of(app, method, path, bearer(LOOK))
         if needed_role(method) is Role.LOOK:
@@ -267,11 +267,11 @@ async def test_a_cookie_without_a_session_opens_nothing(app: WholeApp, value: st
 async def test_a_session_ends_with_its_key(app: WholeApp) -> None:
     """When the keys are reloaded without it; and its role is always the key's current one."""
     anna, lena = cookie(await log_in(app)), cookie(await log_in(app, LOOK))
-    app.parts.gate.replace(load({"ADMIN_KEYS": f"lena:act:{LOOK}"}).admin_keys)
+    app.parts.operators.gate.replace(load({"ADMIN_KEYS": f"lena:act:{LOOK}"}).admin_keys)
     assert (await app.ask_admin("GET", "/workers", headers=anna)).status == 401
     assert (await app.ask_admin("GET", "/workers", headers=bearer(ACT))).status == 401
     assert (await app.ask_admin("GET", "/session", headers=lena)).document["role"] == "act"
-    app.parts.gate.replace(load(KEYS).admin_keys)
+    app.parts.operators.gate.replace(load(KEYS).admin_keys)
     assert (await app.ask_admin("GET", "/workers", headers=anna)).status == 401, "it does not come back"
 
 
@@ -289,7 +289,7 @@ async def test_what_is_being_sent_ends_with_the_session(app: WholeApp) -> None:
         sent.append(message)
 
     scope = request_scope("GET", "/events", headers=session)
-    page = asyncio.ensure_future(app.parts.admin(scope, receive, send))
+    page = asyncio.ensure_future(app.parts.operators.app(scope, receive, send))
     await eventually(lambda: len(sent) > 1)
     assert not page.done()
     await app.ask_admin("POST", "/logout", headers=HERE | session)
@@ -310,11 +310,11 @@ async def test_what_is_being_sent_ends_with_the_key(app: WholeApp) -> None:
         async def send(message: Message) -> None:
             sent[key].append(message)
 
-        await app.parts.admin(request_scope("GET", "/events", headers=bearer(key)), receive, send)
+        await app.parts.operators.app(request_scope("GET", "/events", headers=bearer(key)), receive, send)
 
     streams = {key: asyncio.ensure_future(stream(key)) for key in sent}
     await eventually(lambda: all(len(messages) > 1 for messages in sent.values()))
-    app.parts.gate.replace([key for key in load(KEYS).admin_keys if key.key != LOOK])
+    app.parts.operators.gate.replace([key for key in load(KEYS).admin_keys if key.key != LOOK])
     await asyncio.wait((streams[LOOK],), timeout=10)
     assert streams[LOOK].done()
     before = len(sent[ACT])

@@ -104,7 +104,7 @@ async def test_a_callback_after_the_end_shows_that_a_job_ran(app: WholeApp, call
     app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="400", submitted=Submitted.NO))
     await job.outcome
     await nothing_moves()
-    history = app.parts.observers.history
+    history = app.parts.core.observers.history
     assert [one["submitted"] for one in history.failures()] == ["no"]
 
     await app.call_back(job, callback)

@@ -32,7 +32,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
     settings = {"ADMIN_KEYS": f"lena:look:{_KEY}", "API_KEYS": "one,two", "TLS_CERTFILE": str(_PEM)}
     settings["TLS_KEYFILE"] = str(_PEM.with_name("key.pem"))
     whole = WholeApp(monkeypatch, None, None, None, **settings)
-    whole.parts.house.given = given(settings)
+    whole.parts.operators.house.given = given(settings)
     yield whole
     await whole.close()
 
@@ -48,7 +48,7 @@ async def house(app: WholeApp) -> dict[str, Any]:
 async def test_it_has_everything_and_no_secret(app: WholeApp) -> None:
     """Each member that the pages need; keys are only counted, and the count is current."""
     await app.store.put(finished())
-    app.parts.authorization.replace(("one",))
+    app.parts.core.authorization.replace(("one",))
     found = await house(app)
     assert list(found) == [
         "version", "python", "pid", "instance", "started_at", "now", "settings", "job_servers", "journal", "instances",
@@ -175,7 +175,7 @@ async def test_a_certificate_that_is_not_used_yet_is_told(tmp_path: Path, monkey
         _certificate(tmp_path, "-days", "90", "-subj", "/CN=proxy.example")
         (found,) = (await house(app))["certificates"]
         assert (found["subject"], found["trouble"]) == ("proxy.example", "an earlier one is used until SIGHUP")
-        app.parts.house.reloaded(str(path))
+        app.parts.operators.house.reloaded(str(path))
         assert [one["trouble"] for one in (await house(app))["certificates"]] == [""]
     finally:
         await app.close()

@@ -89,13 +89,13 @@ async def test_pausing_again_changes_nothing_but_who_wants_it_and_why(app: Whole
 async def test_a_body_that_is_none_pauses_nothing(app: WholeApp, body: bytes) -> None:
     """The error says what is accepted."""
     problem(await act(app, "/intake/pause", body), Code.INVALID_REQUEST, 400)
-    assert app.parts.dispatcher.pause.since is None
+    assert app.parts.core.dispatcher.pause.since is None
 
 
 async def test_draining_is_begun_as_by_a_signal(app: WholeApp) -> None:
     """The answer comes before the shutdown."""
     begun = asyncio.Event()
-    app.parts.drain.begin = begun.set
+    app.parts.operators.drain.begin = begun.set
     answer = await act(app, "/drain")
     assert (answer.status, answer.document["in_flight"]) == (202, 0)
     assert begun.is_set()
@@ -103,7 +103,7 @@ async def test_draining_is_begun_as_by_a_signal(app: WholeApp) -> None:
 
 async def test_while_it_drains_operators_see_that(app: WholeApp) -> None:
     """From the first moment, even while jobs are still accepted for DRAIN_DELAY."""
-    app.parts.ready.leaving = True
+    app.parts.core.ready.leaving = True
     assert (await act(app, "/intake/resume")).document["draining"] is True
     assert (await app.ask_admin("GET", "/status", headers=_KEY)).document["draining"] is True
 

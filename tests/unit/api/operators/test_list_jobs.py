@@ -176,7 +176,7 @@ async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
 async def test_lines_that_are_read_while_the_proxy_stops_say_where_to_continue(app: WholeApp) -> None:
     """It would cut them off."""
     ids = await _remember(app, 450)
-    app.parts.snapshots.closed.set()
+    app.parts.operators.snapshots.closed.set()
     answer = await app.ask_admin("GET", "/jobs", headers=_LINES)
     *some, more = [json.loads(line) for line in answer.body.splitlines()]
     assert [line["job_id"] for line in some] == ids[:200]
@@ -197,7 +197,7 @@ async def test_lines_that_are_read_too_slowly_are_logged(app: WholeApp, monkeypa
             raise SlowClientError
         sent.append(message.get("body", b""))
 
-    await app.parts.admin(request_scope("GET", "/jobs", headers=_LINES), _nothing, send)
+    await app.parts.operators.app(request_scope("GET", "/jobs", headers=_LINES), _nothing, send)
     assert logged == [
         {
             "event": "an answer was cut off: its client reads too slowly",

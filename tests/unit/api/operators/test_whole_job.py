@@ -77,7 +77,7 @@ async def test_no_body_is_recorded_or_shown_unless_it_was_asked_for(monkeypatch:
 async def test_who_cancelled_a_job_is_on_record(app: WholeApp, after: WholeApp) -> None:
     """With the words of the canceller."""
     job = await app.begun(*SUBMIT)
-    app.parts.dispatcher.cancel(job.id, by="operator ann")
+    app.parts.core.dispatcher.cancel(job.id, by="operator ann")
     await job.outcome
     found = (await after.ask_admin("GET", f"/jobs/{job.id}")).document
     assert (found["cancelled_by"], found["code"]) == ("operator ann", "cancelled")
@@ -123,7 +123,7 @@ async def test_what_another_instance_recorded_of_a_job_counts_if_it_is_more(app:
     job = await app.begun(*SUBMIT, body=_BODY)
     await app.call_back(job)
     await job.outcome
-    past, record = app.parts.observers.history.by_id(job.id), await app.store.by_id(job.id)
+    past, record = app.parts.core.observers.history.by_id(job.id), await app.store.by_id(job.id)
     assert past is not None
     assert record is not None
 
