@@ -27,7 +27,6 @@ from shared.job_server.documents import TooLargeError, inflate, kept_content_typ
 from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Collection
 
     from starlette.types import Receive, Scope, Send
@@ -77,6 +76,7 @@ class CallbackRoute:
         """`url` is where the job server reaches the route, without a token."""
         self._url = url
         self._callback_intake = callback_intake
+        self._counts = callback_intake.counts
         self._named_callbacks = named_callbacks
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
@@ -92,11 +92,6 @@ class CallbackRoute:
             one.profile.callback.path.rpartition("/")[2]: one for one in job_servers if one.profile.callback.path
         }
 
-    @property
-    def counts(self) -> Counter[str]:
-        """The number of callbacks for each `CallbackFate`."""
-        return self._callback_intake.counts
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept a callback; answer a mere check of the URL without revealing anything about the token."""
         token = scope["path_params"]["token"]
@@ -110,7 +105,7 @@ class CallbackRoute:
         hashed = token_hash(token)
         found = await self._callback_intake.find(hashed)
         if found is None:
-            self.counts[CallbackFate.UNKNOWN] += 1
+            self._counts[CallbackFate.UNKNOWN] += 1
             await self._stray.note(scope["path"], NO_ROUTE, unless=token, counted=True)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         server = self._job_servers.of(found)
@@ -122,7 +117,7 @@ class CallbackRoute:
             self._verify(server, token, received, raw, {"callback_token": token, "job_id": found.id})
             callback = await self._read(server, received)
         except (RequestError, AdmissionError) as exc:
-            self.counts[_fate_of(exc)] += 1
+            self._counts[_fate_of(exc)] += 1
             await self._refuse(hashed, exc.detail, counted=True)
             raise
         except ClientGoneError:
@@ -174,13 +169,13 @@ class CallbackRoute:
             if found is not None:
                 callback = (found.token_hash, *await self._read(server, received))
         except (RequestError, AdmissionError) as exc:
-            self.counts[_fate_of(exc)] += 1
+            self._counts[_fate_of(exc)] += 1
             if name:
                 with contextlib.suppress(StoreUnavailableError):  # the sender gets the reason anyway
                     await self._named_callbacks.refuse(server, name, exc.detail)
             raise
         if callback is None:
-            self.counts[CallbackFate.UNKNOWN] += 1
+            self._counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
             answer = _ANSWERS[await self._callback_intake.take(*callback)]
