@@ -46,6 +46,8 @@ class StandIn:
         self._profile = profile
         self._duration_s = duration_s
         self._fixed_url = fixed_url
+        #: The path in the profile's own address, which may be in JOB_SERVER_URL as well.
+        self._base_path = urlsplit(profile.server.url).path.rstrip("/")
         self.jobs: list[StandInJob] = []
         #: The body and headers of every submission, including refused ones.
         self.submissions: list[tuple[bytes, dict[str, str]]] = []
@@ -67,7 +69,8 @@ class StandIn:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve any request."""
-        script = self._script = self._script or Script(self._profile, f"http://{request.host}")
+        base_path = self._base_path if f"{request.path}/".startswith(f"{self._base_path}/") else ""
+        script = self._script = self._script or Script(self._profile, f"http://{request.host}{base_path}")
         body = await request.read()
         for call in _CALLS:
             job = self._job_for(call, request, body)
@@ -76,16 +79,16 @@ class StandIn:
                 return _response(self._answer(call, job))
         values: dict[str, str] = {}
         submit = self._profile.submit
-        if request.method == submit.method and self._fits(request, values):
-            return await self._submit(script, request, body, values)
+        if request.method == submit.method and self._fits(request.path.removeprefix(base_path), values):
+            return await self._submit(script, request, body, values, f"{request.url.origin()}{base_path}")
         return web.json_response({"error": "the profile has no such call"}, status=404)
 
-    def _fits(self, request: web.Request, values: dict[str, str]) -> bool:
+    def _fits(self, path: str, values: dict[str, str]) -> bool:
         url = self._profile.submit.url
-        return not url or learn_from_path(url.partition("?")[0], request.path, values)
+        return not url or learn_from_path(url.partition("?")[0], path, values)
 
     async def _submit(
-        self, script: Script, request: web.Request, body: bytes, values: dict[str, str]
+        self, script: Script, request: web.Request, body: bytes, values: dict[str, str], base_url: str
     ) -> web.StreamResponse:
         self.submissions.append((body, lower(request.headers)))
         self._learn(request, body, values)
@@ -99,7 +102,7 @@ class StandIn:
         self.jobs.append(job)
         outputs = {name: replaced(text, names) for name, text in script.outputs.items()}
         job.values |= outputs
-        self._expect_calls(job, str(request.url.origin()))
+        self._expect_calls(job, base_url)
         final = script.message("reply", ["succeeded"], names) if wish == "final" else None
         if final is not None:
             job.state = "succeeded"

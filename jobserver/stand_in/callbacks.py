@@ -69,12 +69,16 @@ class CallbackSender:
 
 
 def caveats(profile: Profile, fixed_url: str, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Yield why callbacks for `profile` will not arrive, or not be believed."""
+    """Yield why callbacks for `profile` will not arrive, or not be believed, and which status calls have no answer."""
     if profile.callback.path and not fixed_url:
         yield f"no callbacks are sent: --callback-url has to say where {profile.callback.path} is"
     for end in ("succeeded", "failed"):
         if not any(one.kind == "callback" and one.expect in {end, "notification"} for one in profile.sample):
             yield f"no callbacks are sent for jobs that have {end}: the profile has no sample of one"
+    for state in ("progress", "succeeded", "failed") if profile.status else ():
+        expects = {state} if state == "progress" else {state, "notification"}
+        if not any(one.kind == "status" and one.expect in expects for one in profile.sample):
+            yield f"status calls that find {state} are answered 404: the profile has no such sample of one"
     if profile.verify is not None:
         for name, value in _secrets(profile.verify, environ).items():
             if not value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientSession, web
@@ -26,9 +27,12 @@ from tests.support.samples import with_wish
 from tests.support.waiting import eventually
 
 #: What no shipped profile has: JSON in a field, outputs that no sample mentions, an id that is a part of a word, and a
-#: status call with a body.
+#: status call with a body. JOB_SERVER_URL has the path that is in the profile's own address.
 OWN = """
 name = "own"
+
+[server]
+url = "https://own.example/v1"
 
 [submit]
 url = "/assemblies"
@@ -50,7 +54,7 @@ state = "body.state"
 kind = "job"
 headers = { content-type = "application/x-www-form-urlencoded" }
 body = "a=1"
-expect = '{"url": "/assemblies"}'
+expect = '{"url": "https://own.example/v1/assemblies"}'
 
 [[sample]]
 kind = "reply"
@@ -178,7 +182,8 @@ async def bench(
     called = str((await aiohttp_server(receiver)).make_url("/")).rstrip("/")
     app = create_app(profile, duration_s=0, fixed_url=called + profile.callback.path)
     server = await aiohttp_server(app)
-    return Bench(profile, client, app[STAND_IN], str(server.make_url("/")).rstrip("/"), called, callbacks)
+    url = str(server.make_url(urlsplit(profile.server.url).path or "/")).rstrip("/")
+    return Bench(profile, client, app[STAND_IN], url, called, callbacks)
 
 
 async def done(bench: Bench) -> None:

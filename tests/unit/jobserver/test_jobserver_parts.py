@@ -124,3 +124,8 @@ def test_a_stand_in_says_why_its_callbacks_would_not_count() -> None:
     assert list(caveats(mute, "", {})) == [
         "no callbacks are sent for jobs that have succeeded: the profile has no sample of one"
     ]
+    unasked = dataclasses.replace(baseten, status=openai.status)
+    assert [words for words in caveats(unasked, "", {"BASETEN_WEBHOOK_SECRET": "s"}) if "404" in words] == [
+        f"status calls that find {state} are answered 404: the profile has no such sample of one"
+        for state in ("progress", "succeeded", "failed")
+    ]
