@@ -20,7 +20,7 @@ def read_keys(setting: str, path: Path, kind: Kind, line_takes: str) -> tuple[An
     Raises:
         SettingsError: the file cannot be read, or has no key, or an invalid one. No key is in the message.
     """
-    name = f"{setting}: {str(path)!r}"
+    name = f"{setting}: {str(path.absolute())!r}"
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
             raise SettingsError(f"{name} is not a file")

@@ -38,7 +38,8 @@ def _tls(certfile: str, keyfile: str) -> Iterator[str]:
 def _unreadable(name: str, path: str) -> Iterator[str]:
     """Yield an error unless it is a readable file. A pipe or a device may never end, and its reader would hang."""
     if path and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113 - Path's raises for some names
-        yield f"{name}: got {quoted(path)}, takes a file that can be read"
+        begins = "" if os.path.isabs(path) else f"; a relative path begins at {os.getcwd()}"  # noqa: PTH109, PTH117
+        yield f"{name}: got {quoted(path)}, takes a file that can be read{begins}"
 
 
 def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: str, job_timeout: float) -> Iterator[str]:

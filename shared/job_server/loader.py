@@ -54,6 +54,8 @@ def load(name: str) -> Profile:
     except (OSError, ValueError):  # ValueError: a name with a null byte
         is_file = False
     if not is_file:
+        if path.parent != FOLDER:
+            raise SettingsError(f"PROFILE: got {name!r}, and there is no file {str(path.absolute())!r}")
         takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"
         raise SettingsError(f"PROFILE: got {name!r}, takes {takes}")
     try:
@@ -90,7 +92,8 @@ def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dic
         try:
             value = secrets[name] = value_of(name, environ)
         except (OSError, UnicodeDecodeError) as exc:
-            troubles.append(f"{variable}: {file!r} cannot be read: {getattr(exc, 'strerror', '') or exc}")
+            path, reason = str(Path(file).absolute()), getattr(exc, "strerror", "") or exc
+            troubles.append(f"{variable}: {path!r} cannot be read: {reason}")
             continue
         if not value:
             how = "put it into the file" if file else f"set it or {variable}_FILE in the environment, not in .env"

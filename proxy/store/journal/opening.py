@@ -67,7 +67,7 @@ def lock(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         reason = NO_INODES if exc.errno == errno.ENOSPC and lacks_inodes(path) else os.strerror(exc.errno or 0)
-        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {reason}") from exc
+        raise SettingsError(f"JOURNAL: cannot open {str(path.absolute())!r}: {reason}") from exc
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

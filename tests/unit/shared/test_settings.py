@@ -479,6 +479,15 @@ def test_every_setting_has_a_field_and_every_field_a_variable() -> None:
     assert {name.lower() for name in variables()} == set(Settings.__dataclass_fields__)
 
 
+def test_a_relative_path_that_leads_nowhere_says_where_it_begins() -> None:
+    """At the proxy's folder, which need not be the shell's."""
+    here = Path.cwd()
+    with pytest.raises(SettingsError, match=rf"^JOB_SERVER_CAFILE: .*; a relative path begins at {here}$"):
+        load({"JOB_SERVER_CAFILE": "ca.pem"})
+    with pytest.raises(SettingsError, match=rf"^API_KEYS_FILE: '{here}/keys.txt' cannot be read: "):
+        load({"API_KEYS_FILE": "keys.txt"})
+
+
 @pytest.mark.parametrize(
     "name",
     ["TLS_CERTFILE", "TLS_KEYFILE", "JOB_SERVER_CAFILE", "API_KEYS_FILE", "ADMIN_KEYS_FILE"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -332,6 +333,13 @@ def test_a_profile_that_is_not_there_is_one_line_that_names_those_that_are() -> 
         loader.load("nothing")
 
 
+def test_of_a_path_that_leads_to_no_file_the_whole_is_told() -> None:
+    """A relative one begins at the proxy's folder, which need not be the shell's."""
+    whole = re.escape(str(Path.cwd() / "cog.toml"))
+    with pytest.raises(SettingsError, match=rf"^PROFILE: got './cog.toml', and there is no file '{whole}'$"):
+        loader.load("./cog.toml")
+
+
 def test_a_profile_that_is_wrong_is_one_line_that_names_its_file(tmp_path: Path) -> None:
     """Like for any setting."""
     file = tmp_path / "mine.toml"
@@ -443,5 +451,5 @@ def test_a_profile_that_is_no_file_is_one_line(tmp_path: Path) -> None:
     """Reading a pipe that nobody writes to would hang."""
     os.mkfifo(tmp_path / "pipe.toml")
     for path in (tmp_path / "pipe.toml", tmp_path / f"{'n' * 300}.toml", tmp_path):
-        with pytest.raises(SettingsError, match=r"^PROFILE: got .*, takes a profile's name \("):
+        with pytest.raises(SettingsError, match=rf"^PROFILE: got .*, and there is no file '{path}'$"):
             loader.load(str(path))

@@ -58,6 +58,8 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With the variable's name, the file's name and the reason."""
     with pytest.raises(SettingsError, match=r"^JOURNAL: cannot open '.*missing/jobs': No such file or directory$"):
         JournalFile(str(tmp_path / "missing" / "jobs"))
+    with pytest.raises(SettingsError, match=rf"^JOURNAL: cannot open '{Path.cwd()}/missing/jobs': "):
+        JournalFile("missing/jobs")
 
 
 @pytest.mark.parametrize(("is_there", "cannot"), [(False, "cannot open"), (True, "cannot use")])
