@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.run.profile_report import doubt, early_loss, missing_name, submissions, unfound
+from proxy.run.profile_report import doubt, early_loss, missing_name, sample_findings, submissions, unfound
 from shared.job_server import loader
 
 
@@ -127,3 +127,12 @@ def test_a_submission_is_shown_as_it_is_sent() -> None:
     """Its numbers, too: read and written again, they would be others."""
     (line,) = submissions(loader.load("spreedly"), "http://jobs/start")
     assert '"n":1e400,' in line
+
+
+def test_a_sample_is_counted_as_by_the_loader() -> None:
+    """Whose errors are about `sample[0]`, too."""
+    profile = loader.load("spreedly")
+    first = next(one for one in profile.sample if one.kind == "callback" and one.expect == "succeeded")
+    wrong = dataclasses.replace(profile, sample=(dataclasses.replace(first, expect="failed"), first))
+    (line,) = sample_findings(wrong, "http://job-server/start")[1]
+    assert line.startswith("sample[0], a callback, ")
