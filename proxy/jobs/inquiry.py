@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.jobs import log_lines
+from proxy.jobs.job import is_id
 from proxy.jobs.left_open import adopt
 from proxy.jobs.polling import Schedule
 from shared.errors import RequestError, StoreUnavailableError
@@ -81,7 +82,7 @@ class Inquiry:
                 await asyncio.wait((job.outcome,))
                 await self._callback_intake.take_answer(job.token_hash, told)
             return told
-        record = await self._store.by_id(job_id)
+        record = await self._store.by_id(job_id) if is_id(job_id) else None
         return None if record is None else await self._ask_by(record)
 
     def announced(self, record: Record) -> None:

@@ -254,6 +254,15 @@ async def test_there_is_nothing_to_ask_of_a_profile_without_calls() -> None:
     assert await instance.inquiry.ask("unknown") is None
 
 
+@pytest.mark.parametrize("job_id", ["\0", "0" * 31])
+async def test_what_is_no_id_is_not_looked_up(job_id: str) -> None:
+    """A store may refuse to be asked, as PostgreSQL does for a NUL."""
+    instance = Instance(profile="replicate")
+    instance.store.failing = True
+
+    assert await instance.inquiry.ask(job_id) is None
+
+
 async def test_what_cannot_be_recorded_is_said() -> None:
     """The error says that the answer does not count yet."""
     instance = Instance(profile="replicate")
