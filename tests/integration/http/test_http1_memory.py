@@ -42,7 +42,7 @@ _ENDS: Final = {
 
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    """Switch the garbage collector off, so that no reference cycle is freed; it forgets what earlier tests have left."""
+    """Switch the garbage collector off, so that no reference cycle is freed, and have it forget earlier tests."""
     gc.collect()
     gc.freeze()
     gc.disable()
