@@ -54,8 +54,9 @@ _OTHERS: Final = (
     (b"PROXY ", _PROXY_PROTOCOL),
     (b"\0\r", _PROXY_PROTOCOL),  # version 2, without the empty lines at its beginning
 )
-#: States in which a side has nothing more to say.
-_SILENT: Final = frozenset({h11.MUST_CLOSE, h11.CLOSED, h11.ERROR})
+#: States in which a side has said everything, and in which it has nothing more to say.
+_DONE: Final = frozenset({h11.MUST_CLOSE, h11.CLOSED})
+_SILENT: Final = _DONE | {h11.ERROR}
 
 
 _Event = h11.Event | h11.Data | type[h11.NEED_DATA] | type[h11.PAUSED]
@@ -247,6 +248,8 @@ class HTTP1(H11Protocol):
 
     async def stream_send(self, event: events.Event) -> None:
         """Send; if a request may still come that will not be answered, say that this answer is the last."""
+        if self.connection.our_state in _DONE and not isinstance(event, events.StreamClosed):
+            return  # the request was refused before the application answered
         if isinstance(event, events.Response) and (self.unread or self.last or self.config.connections.stopping):
             event = dataclasses.replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)

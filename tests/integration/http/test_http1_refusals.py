@@ -147,6 +147,18 @@ async def test_a_body_that_ends_too_early_is_refused(server: Server) -> None:
     assert statuses(await server.ask(post("/", b"whole")[:20])) in ([400], [])
 
 
+async def test_the_answer_to_a_broken_body_is_not_lost_to_a_late_one(server: Server) -> None:
+    """The application answers after the refusal; the client, which goes on sending, is not reset for that."""
+    client = await server.connect()
+    client.writer.write(b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n")
+    assert statuses(await client.rest()) == [400]
+    for _ in range(2):
+        client.writer.write(b"more")
+        await server.ask(post("/another"))
+    assert server.echo.seen == ["/unread", "/another", "/another"]
+    assert not client.writer.transport.is_closing()
+
+
 async def test_a_body_that_breaks_does_not_disturb_an_answer_under_way(server: Server) -> None:
     """The application has already answered and goes on; an invalid chunk does not change that answer."""
     client = await server.connect()
