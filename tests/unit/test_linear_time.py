@@ -80,6 +80,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.target._AUTHORITY": fullmatch,
     "proxy.jobs.job._ID": fullmatch,
     "proxy.jobs.entrance._TRACEPARENT": fullmatch,
+    "proxy.store.conditions._NOT_ASCII": findall,
     "proxy.store.patterns._PARTICULAR": findall,
     "proxy.store.postgresql.reading._SPECIAL": findall,
     "proxy.store.postgresql.statements._NAME": findall,

@@ -13,9 +13,9 @@ import pytest
 from proxy import log
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
+from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller, Schedule
 from shared.errors import Code
-from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict, job_failed
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
@@ -183,10 +183,11 @@ async def test_a_failure_that_was_asked_for_has_its_reason_and_a_result_its_medi
 
 async def test_a_profile_says_when_its_jobs_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first time, and how often after that, give or take a fifth."""
-    profile = loader.load("replicate")
-    assert profile.status is not None
-    changed = replace(profile, status=replace(profile.status, after=5, every=20))
-    monkeypatch.setattr(instances, "_loaded", lambda _: changed)
+    server = instances.a_job_server("replicate")
+    assert server.profile.status is not None
+    profile = replace(server.profile, status=replace(server.profile.status, after=5, every=20))
+    served = ServedJobServers([replace(server, profile=profile)], ())
+    monkeypatch.setattr(instances, "served_job_servers", lambda _: served)
     instance, since = Instance(profile="replicate", job_timeout_s=1_000), now()
     await waiting(instance, status_url="/1")
     await time_passes(100)
