@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import resource
 import signal
 import struct
 import sys
@@ -22,10 +23,11 @@ from proxy.workers import environment, spawning
 from tests.chaos.support.clock import follow_clock
 from tests.support.stopwatch import Stopwatch
 
-#: Longest lag without that time, the CPU time of the loop's thread in it, longest lag in all, in seconds; number of
-#: measurements, and of those over _LATE_S. Behind them is a byte: whether to measure. That takes a fortieth of a core,
-#: and most proxies are idle for most of a test run.
-LAG: Final = struct.Struct("dddqq")
+#: Longest lag without that time, in seconds; of the loop's thread in it: CPU time, and pages that had to be read from
+#: disk, for which the program can do nothing; longest lag in all; number of measurements, and of those over _LATE_S.
+#: Behind them is a byte: whether to measure. That takes a fortieth of a core, and most proxies are idle for most of a
+#: test run.
+LAG: Final = struct.Struct("ddddqq")
 #: Begins a measurement. To look for the byte again and again would take CPU all the time.
 MEASURE: Final = signal.SIGRTMIN
 _LATE_S: Final = 0.02
@@ -43,15 +45,19 @@ async def _watch_loop() -> None:
             asked.clear()
             watch, starved_s = Stopwatch(), 0.0
             while shown[LAG.size]:
-                begun_s, begun_cpu_s = watch.took_s, time.thread_time()
+                begun_s, begun_cpu_s, begun_faults = watch.took_s, time.thread_time(), _faults()
                 await asyncio.sleep(_EVERY_S)
                 late_s = watch.took_s - begun_s - _EVERY_S
                 before_s, starved_s = starved_s, watch.starved_s
                 own_s = max(0.0, late_s - (starved_s - before_s))
                 *worst, worst_s, looks, late = LAG.unpack_from(shown)
-                worst = max([own_s, time.thread_time() - begun_cpu_s], worst)
+                worst = max([own_s, time.thread_time() - begun_cpu_s, _faults() - begun_faults], worst)
                 late += own_s > _LATE_S
                 LAG.pack_into(shown, 0, *worst, max(late_s, worst_s), looks + 1, late)
+
+
+def _faults() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
 
 
 def _patch() -> None:

@@ -121,10 +121,10 @@ class FaultyProxy(ProxyProcess):
             (self._ends[raw],) = found
         return self._ends[raw] in sockets
 
-    def lag_s(self) -> tuple[float, float, float]:
-        """Return the event loop's longest lag since the last reset: its own part, the CPU time in it, and in all."""
-        own_s, cpu_s, all_s, _, _ = LAG.unpack_from((self.folder / "lag").read_bytes())
-        return own_s, cpu_s, all_s
+    def lag_s(self) -> tuple[float, str]:
+        """Return the event loop's longest lag since the last reset, its own part, and what is known of it."""
+        own_s, cpu_s, faults, all_s, _, _ = LAG.unpack_from((self.folder / "lag").read_bytes())
+        return own_s, f"{cpu_s:.3f} s computing, {faults:.0f} pages read from disk, {all_s:.3f} s in all"
 
     def late_looks(self) -> tuple[int, int]:
         """Return the number of lag measurements since the last reset, and how many were over 20 ms."""
