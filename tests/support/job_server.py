@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from jobserver.app import LEDGER
 from jobserver.ledger import CallbackEntry, Ledger, SubmissionEntry
 
-__all__ = ["JobServer", "end", "rounds"]
+__all__ = ["JobServer", "close_listener", "end", "rounds"]
 
 #: Iterations of the event loop until the server has an accepted connection, and until an aborted one is closed.
 _ROUNDS = 4
@@ -68,6 +68,9 @@ async def end(server: TestServer) -> None:
     """Accept no more connections, and abort the open ones: a connection with unsent bytes would stay open."""
     assert server.runner is not None
     for site in list(server.runner.sites):
+        listener = site._server  # noqa: SLF001 - aiohttp does not show it
+        if isinstance(listener, asyncio.Server):
+            await close_listener(listener)
         await site.stop()
     await rounds()
     handlers = server.runner.server.connections if server.runner.server is not None else []
@@ -75,6 +78,17 @@ async def end(server: TestServer) -> None:
         if handler.transport is not None:
             handler.transport.abort()
     await rounds()
+
+
+async def close_listener(listener: asyncio.Server) -> None:
+    """Accept no more connections; those that were accepted have begun.
+
+    asyncio loses one that it accepts while its server is closed: the connection is neither served nor closed.
+    """
+    for listening in listener.sockets:
+        asyncio.get_running_loop().remove_reader(listening)
+    await rounds()
+    listener.close()
 
 
 async def rounds() -> None:

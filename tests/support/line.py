@@ -8,6 +8,8 @@ import socket
 import struct
 from typing import Self
 
+from tests.support.job_server import close_listener
+
 __all__ = ["Line"]
 
 _PASS_BYTES = 65_536
@@ -39,7 +41,7 @@ class Line:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await close_listener(self._server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ import gc
 import json
 import socket
 
+import pytest
 from aiohttp.test_utils import TestServer
 
 from jobserver.app import create_app
@@ -23,6 +24,24 @@ def test_a_connection_that_nobody_reads_from_ends_with_its_server() -> None:
     with socket.socket() as peer:
         asyncio.run(_served(peer))
         gc.collect()  # pytest reports what is still open by a warning, which is an error here
+
+
+@pytest.mark.parametrize("iterations", range(6))
+def test_a_connection_that_is_accepted_as_its_server_ends_is_closed(iterations: int) -> None:
+    """In whichever iteration of the event loop it is by then."""
+    with socket.socket() as peer:
+        asyncio.run(_accepted(peer, iterations))
+        gc.collect()
+
+
+async def _accepted(peer: socket.socket, iterations: int) -> None:
+    server = TestServer(create_app(Options(duration_s=0)))
+    await server.start_server()
+    peer.connect((server.host, server.port))
+    for _ in range(iterations):
+        await asyncio.sleep(0)
+    await end(server)
+    await server.close()
 
 
 async def _served(peer: socket.socket) -> None:

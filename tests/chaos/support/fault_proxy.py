@@ -21,6 +21,8 @@ import socket
 import struct
 from typing import Self
 
+from tests.support.job_server import close_listener
+
 __all__ = ["FaultProxy"]
 
 _PASS_BYTES = 65_536
@@ -46,7 +48,7 @@ class FaultProxy:
 
     async def stop(self) -> None:
         """Cut all connections and stop listening."""
-        self._server.close()
+        await close_listener(self._server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

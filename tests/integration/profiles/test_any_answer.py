@@ -21,7 +21,7 @@ from shared.job_server.profile import Profile, Sample
 from shared.job_server.submissions import Replies, ReplyKind
 from tests.support import mutations
 from tests.support.http import Answer, fetch
-from tests.support.job_server import rounds
+from tests.support.job_server import close_listener, rounds
 from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
 
@@ -86,8 +86,7 @@ class AnyServer:
 
     async def end(self, listener: asyncio.Server) -> None:
         """Accept no more connections, and abort the open ones: the proxy may be asking about a job at any moment."""
-        listener.close()
-        await rounds()
+        await close_listener(listener)
         for connection in self._connections:
             connection.transport.abort()
         await rounds()

@@ -26,6 +26,7 @@ from multidict import CIMultiDictProxy
 
 from shared.errors import BadReplyError, JobServerError, UnavailableError
 from shared.job_server.calls import Request
+from tests.support.job_server import close_listener
 from tests.support.waiting import IN_VAIN_S, eventually
 from worker.connection import Address, Connection
 from worker.exchange import Exchange
@@ -309,7 +310,7 @@ async def serve() -> AsyncIterator[Serve]:
 
     yield start
     for server, job_server in started:
-        server.close()
+        await close_listener(server)
         await job_server.close()
 
 
